@@ -1,0 +1,89 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Strict everywhere: existentials and imports are explicit, warnings are errors.
+let strict: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .treatAllWarnings(as: .error),
+]
+
+/// A target of this package; every one is compiled with the same strict settings.
+func area(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+  name: "appsupervisor",
+  products: [
+    .executable(name: "supervisor", targets: ["supervisor"]),
+    .executable(name: "supervisor-daemon", targets: ["supervisor-daemon"]),
+    .executable(name: "supervisor-shim", targets: ["supervisor-shim"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+  ],
+  targets: [
+    // Layers import strictly downward; they stand here from the lowest to the highest.
+
+    // 0: what Swift cannot say, and the values every layer speaks.
+    .target(name: "CLinux"),
+    .systemLibrary(name: "CCurlSystem", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+    .target(name: "CCurl", dependencies: ["CCurlSystem"]),
+    area("Model"),
+
+    // 1: the kernel as Swift; policy files; mount tables; scheduling decisions.
+    area("Linux", ["CLinux"]),
+    area("Policies", ["Model", .product(name: "Yams", package: "Yams")]),
+    area("FileSystems", ["Model", "Linux"]),
+    area("Scheduling", ["Model"]),
+
+    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite.
+    area("Cgroups", ["Model", "Linux"]),
+    area("EngineAPI", ["Model", "Linux", "CCurl"]),
+    area("RPC", ["Model", "Linux"]),
+    area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
+
+    // 3: a policy's sandbox as a launch plan; what runs, and what happens next.
+    area("Sandboxing", ["Model", "Linux", "FileSystems"]),
+    area(
+      "Supervision",
+      ["Model", "Linux", "Policies", "Scheduling", "Storage", .product(name: "Logging", package: "swift-log")]),
+
+    // 4: the runtimes, and the operator's interface with its client.
+    area("ContainerHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing"]),
+    area("ProcessHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Sandboxing"]),
+    area("Control", ["Model", "Linux", "Policies", "RPC", "Supervision"]),
+    area("Client", ["Model", "Linux", "RPC"]),
+
+    // 5: thin mains. The daemon's is the only place that names concrete hosts.
+    program(
+      "supervisor",
+      [
+        "Model", "Linux", "Policies", "Client", "Cgroups", "EngineAPI",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    program(
+      "supervisor-daemon",
+      [
+        "Model", "Linux", "Policies", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision", "ContainerHosting",
+        "ProcessHosting", "Control", .product(name: "Logging", package: "swift-log"),
+      ]),
+    program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
+
+    tests("ModelTests", ["Model"]),
+    tests("PoliciesTests", ["Model", "Policies"]),
+  ]
+)

@@ -1,0 +1,241 @@
+/// One generation of an app as a host made it: what is stored before it starts, and what it is found again by.
+package struct Instance: Sendable, Hashable {
+  package var app: AppID
+  package var generation: UInt64
+  /// 128 random bits in hex; a container or shim is ours only if it shows this.
+  package var nonce: String
+  /// The host's own name for it: a container id, or a shim's socket name.
+  package var handle: String
+
+  package init(app: AppID, generation: UInt64, nonce: String, handle: String) {
+    self.app = app
+    self.generation = generation
+    self.nonce = nonce
+    self.handle = handle
+  }
+}
+
+/// What a host needs to make one generation of an app.
+package struct Launch: Sendable {
+  package var policy: Policy
+  package var generation: UInt64
+  package var nonce: String
+  /// First of the 65 536 host ids that belong to this app alone.
+  package var uidBase: UInt32
+  /// What `prepare` resolved: an image id; empty for native.
+  package var artifact: String
+
+  package init(policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, artifact: String) {
+    self.policy = policy
+    self.generation = generation
+    self.nonce = nonce
+    self.uidBase = uidBase
+    self.artifact = artifact
+  }
+}
+
+/// Why a host could not do what was asked. The text is for the user: what failed, why, and what to do.
+package struct HostFailure: Error, Sendable, Equatable, CustomStringConvertible {
+  package enum Kind: String, Sendable {
+    /// The runtime behind the host does not answer; trying again later can help.
+    case unavailable
+    /// A limit or layer cannot be enforced here, or the policy asks for what must not be.
+    case refused
+    /// An image, program, volume or instance is not there.
+    case missing
+    /// Something else holds what is needed (a port, a name).
+    case conflict
+    case failed
+  }
+  package var kind: Kind
+  package var message: String
+  package var hint: String?
+
+  package init(_ kind: Kind, _ message: String, hint: String? = nil) {
+    self.kind = kind
+    self.message = message
+    self.hint = hint
+  }
+
+  package var description: String { hint.map { "\(message). \($0)" } ?? message }
+}
+
+/// What a running instance is known by, for people.
+package struct RunFacts: Sendable, Equatable {
+  /// The app's first process, in the host's numbering; for people only, never an identity.
+  package var pid: Int32
+  package var startedAt: WallTime
+  package var containerID: String?
+  /// With the host ports that were really taken.
+  package var ports: [PublishedPort]
+  /// One line per required layer or limit left out under `enforcement: degrade`.
+  package var missing: [String]
+
+  package init(pid: Int32, startedAt: WallTime, containerID: String? = nil, ports: [PublishedPort] = [], missing: [String] = []) {
+    self.pid = pid
+    self.startedAt = startedAt
+    self.containerID = containerID
+    self.ports = ports
+    self.missing = missing
+  }
+}
+
+/// What a new daemon found of an instance an old one left behind.
+package enum Adoption: Sendable, Equatable {
+  case created
+  case running(RunFacts, paused: Bool)
+  case ended(ExitReport)
+  /// Nothing of it is left, and no record of how it ended.
+  case gone
+}
+
+/// What hosts tell of their own accord, in order.
+package enum HostEvent: Sendable {
+  case exited(Instance, ExitReport)
+  /// A fact about a running instance that a person should see (`oom`, a process killed for memory though the app lives on).
+  case outOfMemory(Instance)
+  /// Someone else paused, unpaused or removed it.
+  case changedOutside(Instance, StateWord)
+  /// The runtime behind the host stopped answering (why), or answers again.
+  case unavailable(String)
+  case available
+}
+
+/// Usage of one app, from its cgroup.
+package struct Usage: Sendable, Equatable {
+  /// CPU time used so far by all tasks, nanoseconds.
+  package var cpuNanoseconds: UInt64
+  package var memory: Bytes
+  package var memoryPeak: Bytes?
+  package var memoryLimit: Bytes?
+  package var pids: UInt64
+  package var throttledNanoseconds: UInt64
+
+  package init(
+    cpuNanoseconds: UInt64 = 0, memory: Bytes = Bytes(0), memoryPeak: Bytes? = nil, memoryLimit: Bytes? = nil, pids: UInt64 = 0,
+    throttledNanoseconds: UInt64 = 0
+  ) {
+    self.cpuNanoseconds = cpuNanoseconds
+    self.memory = memory
+    self.memoryPeak = memoryPeak
+    self.memoryLimit = memoryLimit
+    self.pids = pids
+    self.throttledNanoseconds = throttledNanoseconds
+  }
+}
+
+/// One isolation layer or limit of a running app, as asked and as the kernel says it.
+package struct LayerReport: Sendable, Equatable {
+  package enum Status: String, Sendable { case enforced, missing, notBuilt = "not built", notAsked = "not asked" }
+  package var name: String
+  package var asked: String?
+  package var effective: String?
+  package var status: Status
+  package var note: String?
+
+  package init(name: String, asked: String?, effective: String?, status: Status, note: String? = nil) {
+    self.name = name
+    self.asked = asked
+    self.effective = effective
+    self.status = status
+    self.note = note
+  }
+}
+
+/// Which part of an app's output is wanted.
+package struct LogQuery: Sendable, Equatable {
+  package var follow: Bool
+  /// The last so many lines; nil: all.
+  package var tail: Int?
+  package var since: WallTime?
+  package var until: WallTime?
+
+  package init(follow: Bool = false, tail: Int? = nil, since: WallTime? = nil, until: WallTime? = nil) {
+    self.follow = follow
+    self.tail = tail
+    self.since = since
+    self.until = until
+  }
+}
+
+/// Some output of an app, as it was written: not necessarily whole lines.
+package struct LogChunk: Sendable, Equatable {
+  package enum Stream: UInt8, Sendable { case output = 1, error = 2 }
+  package var time: WallTime
+  package var stream: Stream
+  package var bytes: [UInt8]
+
+  package init(time: WallTime, stream: Stream, bytes: [UInt8]) {
+    self.time = time
+    self.stream = stream
+    self.bytes = bytes
+  }
+}
+
+/// Progress of one long piece of work (a pull, a build), for a bar or a line.
+package struct WorkProgress: Sendable, Equatable {
+  /// What is worked on: a layer, a build step.
+  package var item: String
+  package var status: String
+  /// Bytes or steps done and in all; nil: not known.
+  package var done: UInt64?
+  package var total: UInt64?
+
+  package init(item: String, status: String, done: UInt64? = nil, total: UInt64? = nil) {
+    self.item = item
+    self.status = status
+    self.done = done
+    self.total = total
+  }
+}
+
+/// What Supervision asks of a runtime. One contract suite runs over every implementation.
+///
+/// No call blocks the caller's thread. A call that is cancelled leaves either nothing behind or an instance that `adopt`
+/// finds. All calls about one instance come one at a time, `logs` and `usage` apart.
+package protocol AppHost: Sendable {
+  /// Which apps this host runs.
+  var runtime: Runtime { get }
+
+  /// What happens to instances without being asked; finished only when the host is.
+  var events: AsyncStream<HostEvent> { get }
+
+  /// Checks that everything the policy asks can be had here and fetches what is missing (an image), before anything is created.
+  /// Returns the resolved artifact (an image id; empty for native).
+  func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure) -> String
+
+  /// Makes the instance with its limits in force; nothing of the app runs yet.
+  func create(_ launch: Launch) async throws(HostFailure) -> Instance
+
+  /// Starts a created instance and attests it: what is returned runs under every limit and layer its policy names, or the whole
+  /// has been killed and the error says which was missing.
+  func start(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> RunFacts
+
+  /// Sends a signal to the app's first process.
+  func signal(_ instance: Instance, _ number: Int32) async throws(HostFailure)
+
+  /// Kills every process of the instance; the exit arrives as an event.
+  func kill(_ instance: Instance) async throws(HostFailure)
+
+  /// Freezes or thaws every process of the instance.
+  func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure)
+
+  /// Releases everything of an ended or never started instance but its data and its log. Safe to repeat.
+  func remove(_ instance: Instance) async throws(HostFailure)
+
+  /// Takes over what an earlier daemon left: for each known launch what became of it. From then on its events arrive.
+  /// Instances of ours that are not among them are removed, and named in the second result.
+  func adopt(_ known: [(instance: Instance, launch: Launch)]) async throws(HostFailure) -> (
+    found: [Instance: Adoption], removed: [String]
+  )
+
+  /// The output of an app's instances, oldest first; ends at the end of the log, or when a followed instance has ended.
+  /// `instance` nil: what is kept of ended ones.
+  func logs(_ app: AppID, _ instance: Instance?, _ query: LogQuery) -> AsyncThrowingStream<LogChunk, any Error>
+
+  /// Usage now, from the kernel's own counters.
+  func usage(_ instance: Instance) async throws(HostFailure) -> Usage
+
+  /// Every limit and layer as asked and as in force.
+  func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport]
+}
