@@ -10,7 +10,8 @@ package struct Descriptor: ~Copyable, Sendable {
   deinit { Glibc.close(raw) }
 
   /// Lends the number for the length of one call; it must not be kept or closed.
-  package borrowing func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
+    throws(Failure)
     -> Result
   {
     try body(raw)
@@ -37,7 +38,9 @@ package final class SharedDescriptor: Sendable {
   package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
   /// Lends the number for the length of one call.
-  package func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure) -> Result {
+  package func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+    -> Result
+  {
     try descriptor.withRaw(body)
   }
 }

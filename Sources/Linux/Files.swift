@@ -33,7 +33,8 @@ package struct Folder: ~Copyable, Sendable {
     try self.init(opening: path)
   }
 
-  package borrowing func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
+    throws(Failure)
     -> Result
   {
     try descriptor.withRaw(body)

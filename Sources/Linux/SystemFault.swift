@@ -49,3 +49,6 @@ package func checkShim<Result: BinaryInteger>(
     throw SystemFault(call: "\(call)", subject: subject(), code: code)
   }
 }
+
+/// Whether the call before, made without `check`, failed only for now (EAGAIN, EINTR): for loops over non-blocking descriptors.
+package func lastErrorIsTemporary() -> Bool { errno == EAGAIN || errno == EINTR }

@@ -52,12 +52,9 @@ package enum UnixSocket {
   }
 
   /// Accepts one connection, non-blocking; nil when none waits.
-  package static func accept(_ listener: borrowing Descriptor) throws(SystemFault) -> Descriptor? {
+  package static func accept(_ listener: Int32) throws(SystemFault) -> Descriptor? {
     do throws(SystemFault) {
-      return Descriptor(
-        owning: try listener.withRaw { (raw) throws(SystemFault) in
-          try checkShim("accept4") { cl_accept(raw) }
-        })
+      return Descriptor(owning: try checkShim("accept4") { cl_accept(listener) })
     } catch  where error.code == EAGAIN || error.code == ECONNABORTED {
       return nil
     }
@@ -77,13 +74,15 @@ package enum UnixSocket {
   }
 
   /// Sends bytes with descriptors beside the first of them; returns how many bytes went. EAGAIN is thrown as any other.
-  package static func send(_ raw: Int32, _ bytes: UnsafeRawBufferPointer, descriptors: [Int32] = []) throws(SystemFault)
-    -> Int
-  {
+  package static func send(
+    _ raw: Int32, _ bytes: ArraySlice<UInt8>, descriptors: [Int32] = []
+  ) throws(SystemFault) -> Int {
     Int(
       try checkShim("sendmsg") {
-        descriptors.withUnsafeBufferPointer {
-          cl_send_with_fds(raw, bytes.baseAddress, bytes.count, $0.baseAddress, Int32($0.count))
+        descriptors.withUnsafeBufferPointer { passed in
+          bytes.withUnsafeBytes {
+            cl_send_with_fds(raw, $0.baseAddress, $0.count, passed.baseAddress, Int32(passed.count))
+          }
         }
       })
   }
