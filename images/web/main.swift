@@ -33,7 +33,7 @@ func readHead(_ client: Int32) -> String? {
   return nil
 }
 
-func respond(_ client: Int32, _ status: String, _ type: String, _ body: String, bodyWanted: Bool) {
+func respond(_ client: Int32, _ status: String, _ body: String, type: String = "text/plain", bodyWanted: Bool = true) {
   var answer = "HTTP/1.1 \(status)\r\nContent-Type: \(type); charset=utf-8\r\n"
   answer += "Content-Length: \(body.utf8.count)\r\nConnection: close\r\n\r\n"
   var rest = Array((answer + (bodyWanted ? body : "")).utf8)[...]
@@ -51,27 +51,27 @@ func variable(_ name: String) -> String? {
 /// One request, answered.
 func serve(_ client: Int32) {
   guard let head = readHead(client) else {
-    return respond(client, "431 Request Header Fields Too Large", "text/plain", "too long or too slow\n", bodyWanted: true)
+    return respond(client, "431 Request Header Fields Too Large", "too long or too slow\n")
   }
   let words = head.prefix { $0 != "\r\n" }.split(separator: " ")
-  guard words.count == 3 else { return respond(client, "400 Bad Request", "text/plain", "bad request\n", bodyWanted: true) }
+  guard words.count == 3 else { return respond(client, "400 Bad Request", "bad request\n") }
   let (method, path) = (words[0], words[1].prefix { $0 != "?" })
   guard method == "GET" || method == "HEAD" else {
-    return respond(client, "405 Method Not Allowed", "text/plain", "only GET and HEAD\n", bodyWanted: true)
+    return respond(client, "405 Method Not Allowed", "only GET and HEAD\n")
   }
   let wanted = method == "GET"
   switch path {
   case "/":
     let page = "<!doctype html><title>web</title><h1>It works</h1><p>Served by an app under appsupervisor.</p>\n"
-    respond(client, "200 OK", "text/html", page, bodyWanted: wanted)
+    respond(client, "200 OK", page, type: "text/html", bodyWanted: wanted)
   case "/healthz":
-    respond(client, "200 OK", "text/plain", "ok\n", bodyWanted: wanted)
+    respond(client, "200 OK", "ok\n", bodyWanted: wanted)
   case "/env":
     // Chosen names only: an environment often holds secrets.
     let shown = ["PORT", "MODE", "HOSTNAME"].map { "\($0)=\(variable($0) ?? "")\n" }.joined()
-    respond(client, "200 OK", "text/plain", "uid=\(getuid())\npid=\(getpid())\n" + shown, bodyWanted: wanted)
+    respond(client, "200 OK", "uid=\(getuid())\npid=\(getpid())\n" + shown, bodyWanted: wanted)
   default:
-    respond(client, "404 Not Found", "text/plain", "no such page\n", bodyWanted: wanted)
+    respond(client, "404 Not Found", "no such page\n", bodyWanted: wanted)
   }
 }
 
