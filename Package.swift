@@ -45,7 +45,7 @@ let package = Package(
     area("Model"),
 
     // 1: the kernel as Swift; policy files; mount tables; scheduling decisions.
-    area("Linux", ["CLinux"]),
+    area("Linux", ["CLinux", "Model"]),
     area("Policies", ["Model", .product(name: "Yams", package: "Yams")]),
     area("FileSystems", ["Model", "Linux"]),
     area("Scheduling", ["Model"]),
