@@ -51,7 +51,7 @@ let package = Package(
     area("Scheduling", ["Model"]),
 
     // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite.
-    area("Cgroups", ["Model", "Linux"]),
+    area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
     area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
@@ -84,6 +84,8 @@ let package = Package(
     program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
 
     tests("ModelTests", ["Model"]),
+    tests("SchedulingTests", ["Model", "Scheduling"]),
+    tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
   ]
 )
