@@ -85,5 +85,6 @@ let package = Package(
 
     tests("ModelTests", ["Model"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )
