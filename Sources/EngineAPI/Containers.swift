@@ -110,8 +110,8 @@ extension Engine {
     var request = verb(id, "update")
     request.body = .json(.object(resources.members))
     let answer = try await transport.call(request)
-    // Podman answers with the container's id alone.
-    let document = try? JSONValue(parsing: answer.body, limits: .engine)  // best effort: there may be nothing to warn of
+    // Best effort: podman answers with the container's id alone, and then there is nothing to warn of.
+    let document = try? JSONValue(parsing: answer.body, limits: .engine)
     return document?.texts("Warnings") ?? []
   }
 

@@ -21,6 +21,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var needsExplicitUlimits: Bool { flavour == .podman }
   /// `wait` looks every 250 ms or so; follow events where the moment matters.
   package var waitPolls: Bool { flavour == .podman }
+  /// An imported image does not get the name that was asked for.
+  package var importIgnoresTag: Bool { flavour == .podman }
   /// Inspect leaves out LogConfig.Config.
   package var hidesLogOptions: Bool { flavour == .podman }
 

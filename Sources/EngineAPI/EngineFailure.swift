@@ -57,7 +57,8 @@ package enum EngineFailure: Error, Sendable, Hashable, CustomStringConvertible {
 
   /// The failure that an error answer stands for: its JSON `message` (Docker) or `cause` (Podman), else its text.
   static func answer(_ status: Int, _ body: [UInt8], to request: Request) -> EngineFailure {
-    let document = try? JSONValue(parsing: body, limits: .engine)  // best effort: a text that is not JSON is shown as it is
+    // Best effort: a text that is not JSON is shown as it is.
+    let document = try? JSONValue(parsing: body, limits: .engine)
     let said = document?["message"]?.stringValue ?? document?["cause"]?.stringValue
     let words = said ?? String(decoding: body.prefix(512), as: UTF8.self)
     let message = Self.clean(words.isEmpty ? "it gave no reason" : words, hiding: request.secrets)
