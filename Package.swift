@@ -87,5 +87,6 @@ let package = Package(
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )
