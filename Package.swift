@@ -85,6 +85,7 @@ let package = Package(
 
     tests("ModelTests", ["Model"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
+    tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
   ]
