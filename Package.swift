@@ -91,5 +91,6 @@ let package = Package(
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )
