@@ -71,7 +71,9 @@ package struct RunFacts: Sendable, Equatable {
   /// One line per required layer or limit left out under `enforcement: degrade`.
   package var missing: [String]
 
-  package init(pid: Int32, startedAt: WallTime, containerID: String? = nil, ports: [PublishedPort] = [], missing: [String] = []) {
+  package init(
+    pid: Int32, startedAt: WallTime, containerID: String? = nil, ports: [PublishedPort] = [], missing: [String] = []
+  ) {
     self.pid = pid
     self.startedAt = startedAt
     self.containerID = containerID
@@ -112,7 +114,8 @@ package struct Usage: Sendable, Equatable {
   package var throttledNanoseconds: UInt64
 
   package init(
-    cpuNanoseconds: UInt64 = 0, memory: Bytes = Bytes(0), memoryPeak: Bytes? = nil, memoryLimit: Bytes? = nil, pids: UInt64 = 0,
+    cpuNanoseconds: UInt64 = 0, memory: Bytes = Bytes(0), memoryPeak: Bytes? = nil, memoryLimit: Bytes? = nil,
+    pids: UInt64 = 0,
     throttledNanoseconds: UInt64 = 0
   ) {
     self.cpuNanoseconds = cpuNanoseconds
@@ -202,7 +205,8 @@ package protocol AppHost: Sendable {
 
   /// Checks that everything the policy asks can be had here and fetches what is missing (an image), before anything is created.
   /// Returns the resolved artifact (an image id; empty for native).
-  func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure) -> String
+  func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
+    -> String
 
   /// Makes the instance with its limits in force; nothing of the app runs yet.
   func create(_ launch: Launch) async throws(HostFailure) -> Instance

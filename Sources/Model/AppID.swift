@@ -39,7 +39,8 @@ package struct AppID: Hashable, Comparable, Sendable, CustomStringConvertible {
   private static func isWellFormed(_ name: Substring) -> Bool {
     let bytes = name.utf8
     guard let first = bytes.first, bytes.count <= maximumLength else { return false }
-    return isLetterOrDigit(first) && bytes.allSatisfy { isLetterOrDigit($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
+    return isLetterOrDigit(first)
+      && bytes.allSatisfy { isLetterOrDigit($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
   }
 
   private static func isLetterOrDigit(_ byte: UInt8) -> Bool {

@@ -30,7 +30,9 @@ extension JSONValue {
     self = try result.get()
   }
 
-  private static func parse(_ buffer: UnsafeBufferPointer<UInt8>, _ limits: JSONLimits) -> Result<JSONValue, JSONSyntaxError> {
+  private static func parse(_ buffer: UnsafeBufferPointer<UInt8>, _ limits: JSONLimits) -> Result<
+    JSONValue, JSONSyntaxError
+  > {
     var scanner = JSONScanner(input: buffer, limits: limits)
     do throws(JSONSyntaxError) { return .success(try scanner.document()) } catch { return .failure(error) }
   }
@@ -163,7 +165,8 @@ private struct JSONScanner {
 
   mutating func word(_ text: StaticString, _ value: JSONValue) throws(JSONSyntaxError) -> JSONValue {
     let length = text.utf8CodeUnitCount
-    guard input.count - position >= length, (0..<length).allSatisfy({ input[position + $0] == text.utf8Start[$0] }) else {
+    guard input.count - position >= length, (0..<length).allSatisfy({ input[position + $0] == text.utf8Start[$0] })
+    else {
       throw failure("unknown word")
     }
     position += length
@@ -309,7 +312,9 @@ private struct JSONScanner {
       guard current == UInt8(ascii: "u") else { throw failure("a lone surrogate") }
       position += 1
       let low = try hexUnit()
-      guard (0xDC00..<0xE000).contains(low), let scalar = Unicode.Scalar(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00)) else {
+      guard (0xDC00..<0xE000).contains(low),
+        let scalar = Unicode.Scalar(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00))
+      else {
         throw failure("a lone surrogate")
       }
       return scalar
@@ -320,7 +325,9 @@ private struct JSONScanner {
   mutating func hexUnit() throws(JSONSyntaxError) -> UInt32 {
     var value: UInt32 = 0
     for _ in 0..<4 {
-      guard let byte = current, let digit = Character(Unicode.Scalar(byte)).hexDigitValue else { throw failure("four hex digits are expected") }
+      guard let byte = current, let digit = Character(Unicode.Scalar(byte)).hexDigitValue else {
+        throw failure("four hex digits are expected")
+      }
       value = value << 4 | UInt32(digit)
       position += 1
     }

@@ -106,12 +106,16 @@ package struct JSONObject: Sendable, Equatable, Sequence {
   }
 }
 
-extension JSONValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral, ExpressibleByArrayLiteral {
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral,
+  ExpressibleByArrayLiteral
+{
   package init(stringLiteral value: String) { self = .string(value) }
   package init(integerLiteral value: Int64) { self = .integer(value) }
   package init(booleanLiteral value: Bool) { self = .bool(value) }
   package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
 
   /// An integer of any width; one beyond 63 bits becomes the nearest number.
-  package static func count(_ value: some BinaryInteger) -> JSONValue { Int64(exactly: value).map { .integer($0) } ?? .number(Double(value)) }
+  package static func count(_ value: some BinaryInteger) -> JSONValue {
+    Int64(exactly: value).map { .integer($0) } ?? .number(Double(value))
+  }
 }

@@ -262,7 +262,8 @@ package struct Network: Sendable, Equatable {
     }
   }
   package static func == (left: Network, right: Network) -> Bool {
-    left.mode == right.mode && left.attachments == right.attachments && left.ports == right.ports && left.dns == right.dns
+    left.mode == right.mode && left.attachments == right.attachments && left.ports == right.ports
+      && left.dns == right.dns
       && left.hostname == right.hostname && left.extraHosts.elementsEqual(right.extraHosts, by: ==)
   }
 }

@@ -110,7 +110,10 @@ extension Duration {
     var nanoseconds = wholeNanoseconds
     guard nanoseconds > 0 else { return "0s" }
     var text = ""
-    for (unit, size) in [("h", Int64(3_600_000_000_000)), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1)]
+    for (unit, size) in [
+      ("h", Int64(3_600_000_000_000)), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000),
+      ("ns", 1),
+    ]
     where nanoseconds >= size {
       text += "\(nanoseconds / size)\(unit)"
       nanoseconds %= size

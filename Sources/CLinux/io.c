@@ -1,0 +1,134 @@
+#define _GNU_SOURCE
+#include "clinux.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static long result(long value) { return value < 0 ? -errno : value; }
+
+int cl_accept(int sock) { return (int)result(accept4(sock, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)); }
+
+int cl_name_thread(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+
+int cl_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+  struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
+  return (int)result(syscall(SYS_openat2, dirfd, path, &how, sizeof how));
+}
+
+int cl_pidfd_open(pid_t pid, unsigned flags) { return (int)result(syscall(SYS_pidfd_open, pid, flags)); }
+
+int cl_pidfd_send_signal(int pidfd, int signal) {
+  return (int)result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
+}
+
+int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newname) {
+  return (int)result(renameat2(olddir, oldname, newdir, newname, RENAME_NOREPLACE));
+}
+
+ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count) {
+  if (count < 0 || count > 16) return -EINVAL;
+  struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
+  union {
+    struct cmsghdr align;
+    char space[CMSG_SPACE(16 * sizeof(int))];
+  } control;
+  memset(&control, 0, sizeof control);
+  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+  if (count > 0) {
+    message.msg_control = control.space;
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+  }
+  return result(sendmsg(sock, &message, MSG_NOSIGNAL));
+}
+
+ssize_t cl_receive_with_fds(int sock, void *bytes, size_t length, int *fds, int capacity, int *count) {
+  struct iovec iov = {.iov_base = bytes, .iov_len = length};
+  union {
+    struct cmsghdr align;
+    char space[CMSG_SPACE(253 * sizeof(int))];
+  } control;
+  struct msghdr message = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+  *count = 0;
+  ssize_t got = result(recvmsg(sock, &message, MSG_CMSG_CLOEXEC));
+  if (got < 0) return got;
+  int refused = (message.msg_flags & MSG_CTRUNC) != 0;
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    int received = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    for (int i = 0; i < received; i++) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
+      if (*count < capacity) fds[(*count)++] = fd;
+      else { close(fd); refused = 1; }
+    }
+  }
+  if (!refused) return got;
+  while (*count > 0) close(fds[--*count]);
+  return -EMSGSIZE;
+}
+
+int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid) {
+  struct ucred credentials;
+  socklen_t length = sizeof credentials;
+  if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return -errno;
+  *pid = credentials.pid;
+  *uid = credentials.uid;
+  *gid = credentials.gid;
+  return 0;
+}
+
+int cl_interrupt_descriptor(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  if (sigprocmask(SIG_BLOCK, &set, NULL) < 0) return -errno;
+  return (int)result(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+void cl_wait_status(int status, int *code, int *signal) {
+  *code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+  *signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+int cl_spawn(const char *path, char *const argv[], char *const envp[], const int *map, int count, pid_t *pid) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  int error = posix_spawn_file_actions_init(&actions);
+  if (error) return -error;
+  error = posix_spawnattr_init(&attributes);
+  if (error) {
+    posix_spawn_file_actions_destroy(&actions);
+    return -error;
+  }
+  sigset_t all, none;
+  sigfillset(&all);
+  sigemptyset(&none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+  // First out of the way of the targets, then into place: a source may stand where another is to go.
+  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, map[i], 100 + i);
+  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, 100 + i, i);
+  if (!error) error = posix_spawn_file_actions_addclosefrom_np(&actions, count);
+  if (!error) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  return -error;
+}

@@ -1,0 +1,169 @@
+internal import CLinux
+internal import Glibc
+
+/// O_PATH: a place in the tree, not its content.
+let pathOnly = Int32(CL_O_PATH)
+
+/// A folder pinned by descriptor. Everything below is reached from it by single names, so no path is resolved twice.
+package struct Folder: ~Copyable, Sendable {
+  private let descriptor: Descriptor
+  /// Where it was when opened; for messages and for handing to others, never resolved again by this type.
+  package let path: String
+
+  /// Opens an existing folder by absolute path.
+  package init(opening path: String) throws(SystemFault) {
+    descriptor = Descriptor(
+      owning: try check("open", path) { Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) })
+    self.path = path
+  }
+
+  private init(_ descriptor: consuming Descriptor, path: String) {
+    self.descriptor = descriptor
+    self.path = path
+  }
+
+  /// Opens `path` and makes it and its missing parents with `mode` first. An existing folder keeps its mode.
+  package init(making path: String, mode: UInt32 = 0o755) throws(SystemFault) {
+    var made = ""
+    for part in path.split(separator: "/") {
+      made += "/\(part)"
+      let step = made
+      do throws(SystemFault) { try check("mkdir", step) { mkdir(step, mode) } } catch  where error.code == EEXIST {}
+    }
+    try self.init(opening: path)
+  }
+
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
+    throws(Failure)
+    -> Result
+  {
+    try descriptor.withRaw(body)
+  }
+
+  /// The folder `name` inside this one, made with `mode` if it is not there. Never follows a link.
+  package borrowing func folder(_ name: String, making mode: UInt32? = nil) throws(SystemFault) -> Folder {
+    let full = "\(path)/\(name)"
+    let opened = try descriptor.withRaw { (raw) throws(SystemFault) in
+      if let mode {
+        do throws(SystemFault) { try check("mkdir", full) { mkdirat(raw, name, mode) } } catch
+          where error.code == EEXIST
+        {}
+      }
+      return try check("open", full) { openat(raw, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
+    }
+    return Folder(Descriptor(owning: opened), path: full)
+  }
+
+  /// Opens the file `name`. Never follows a link; a FIFO does not block.
+  package borrowing func open(_ name: String, _ flags: Int32, mode: UInt32 = 0o644) throws(SystemFault) -> Descriptor {
+    let full = "\(path)/\(name)"
+    return Descriptor(
+      owning: try descriptor.withRaw { (raw) throws(SystemFault) in
+        try check("open", full) { openat(raw, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode) }
+      })
+  }
+
+  /// The whole of the file `name`, at most `limit` bytes (EFBIG above it).
+  package borrowing func read(_ name: String, limit: Int = 1 << 20) throws(SystemFault) -> [UInt8] {
+    try readAll(open(name, O_RDONLY), "\(path)/\(name)", limit: limit)
+  }
+
+  /// Replaces the file `name` so that a reader, and a crash at any moment, sees the old content or the new, never a part:
+  /// write aside, fsync, rename, fsync the folder.
+  package borrowing func replace(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o644) throws(SystemFault) {
+    let aside = ".\(name).new"
+    let full = "\(path)/\(aside)"
+    let file = try open(aside, O_WRONLY | O_CREAT | O_TRUNC, mode: mode)
+    try file.withRaw { (raw) throws(SystemFault) in
+      try writeAll(raw, bytes[...], full)
+      try check("fsync", full) { fsync(raw) }
+    }
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      try check("rename", full) { renameat(raw, aside, raw, name) }
+      try check("fsync", path) { fsync(raw) }
+    }
+  }
+
+  /// Removes the file `name`; an absent one is fine.
+  package borrowing func remove(_ name: String) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      do throws(SystemFault) { try check("unlink", "\(path)/\(name)") { unlinkat(raw, name, 0) } } catch
+        where error.code == ENOENT
+      {}
+    }
+  }
+
+  /// The names in this folder but `.` and `..`, sorted.
+  package borrowing func names() throws(SystemFault) -> [String] {
+    let path = path
+    let copy = try descriptor.withRaw { (raw) throws(SystemFault) in
+      try check("open", path) { openat(raw, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    }
+    guard let stream = fdopendir(copy) else {
+      close(copy)
+      throw SystemFault(call: "fdopendir", subject: path, code: ENOMEM)
+    }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = readdir(stream) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+        pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names.sorted()
+  }
+}
+
+/// Writes every byte, waiting as the descriptor does.
+package func writeAll(_ raw: Int32, _ bytes: ArraySlice<UInt8>, _ subject: @autoclosure () -> String)
+  throws(SystemFault)
+{
+  var rest = bytes
+  while !rest.isEmpty {
+    let written = try check("write", subject()) { rest.withUnsafeBytes { write(raw, $0.baseAddress, $0.count) } }
+    rest = rest.dropFirst(written)
+  }
+}
+
+/// Reads to the end of file; EFBIG above `limit`.
+package func readAll(_ file: borrowing Descriptor, _ subject: String, limit: Int) throws(SystemFault) -> [UInt8] {
+  try file.withRaw { (raw) throws(SystemFault) in
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 16384)
+    while true {
+      let got = try check("read", subject) {
+        chunk.withUnsafeMutableBytes { Glibc.read(raw, $0.baseAddress, $0.count) }
+      }
+      if got == 0 { return bytes }
+      guard bytes.count + got <= limit else { throw SystemFault(call: "read", subject: subject, code: EFBIG) }
+      bytes += chunk[..<got]
+    }
+  }
+}
+
+/// Small files by absolute path: kernel files, and what the caller's own rights are to decide.
+package enum File {
+  /// The whole file, at most `limit` bytes.
+  package static func read(_ path: String, limit: Int = 1 << 20) throws(SystemFault) -> [UInt8] {
+    try readAll(
+      Descriptor(owning: try check("open", path) { Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY) }), path,
+      limit: limit)
+  }
+
+  /// The whole file as text; bytes that are not UTF-8 are replaced.
+  package static func text(_ path: String) throws(SystemFault) -> String {
+    String(decoding: try read(path), as: UTF8.self)
+  }
+
+  /// Writes `text` in one write(2), as kernel files want it. The file must exist.
+  package static func write(_ path: String, _ text: String) throws(SystemFault) {
+    let file = Descriptor(owning: try check("open", path) { Glibc.open(path, O_WRONLY | O_CLOEXEC) })
+    try file.withRaw { (raw) throws(SystemFault) in
+      var copy = text
+      _ = try check("write", path) { copy.withUTF8 { Glibc.write(raw, $0.baseAddress, $0.count) } }
+    }
+  }
+
+  package static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+}

@@ -1,0 +1,375 @@
+internal import Glibc
+package import Linux
+package import Model
+
+/// One call being served.
+package struct RPCCall: Sendable {
+  /// Who made the connection, as the kernel says.
+  package let peer: PeerCredentials
+  package let method: String
+  package let parameters: JSONValue
+  fileprivate let id: RPCID?
+  fileprivate let connection: UInt64
+  fileprivate let server: RPCServer
+
+  /// Sends one item ahead of the answer. Suspends while the peer is slow to read; throws CancellationError once it is gone.
+  package func send(_ item: JSONValue) async throws {
+    guard let id else { return }
+    try await server.send(Outgoing.item(id, item), on: connection)
+  }
+}
+
+/// What a server serves.
+package protocol RPCService: Sendable {
+  /// Answers one call. Cancelled when the peer cancels it or goes away.
+  func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue
+}
+
+/// Serves one listening socket on an event loop. Each call runs as a task of its own; calls of a connection may be answered out of
+/// order. A peer that does not read is waited for, then closed; it costs nothing but its own buffer.
+package actor RPCServer {
+  /// Bounds a connection is held to (security.md 2.6).
+  private static let inFlight = 128
+  private static let maximumConnections = 1024
+  private static let incompleteFrame = Duration.seconds(10)
+  private static let stalledReader = Duration.seconds(10)
+  /// Above this many unsent bytes, senders wait and no request is read.
+  private static let highWater = 1 << 20
+
+  /// Touched only on the loop, by this actor.
+  private final class Connection {
+    let socket: Descriptor
+    let peer: PeerCredentials
+    var reader = FrameReader()
+    var output: [UInt8] = []
+    var sent = 0
+    var tasks: [RPCID: Task<Void, Never>] = [:]
+    var running = 0
+    var waiting: [CheckedContinuation<Void, Never>] = []
+    var deadline: EventLoop.TimerID?
+    var writeDeadline: EventLoop.TimerID?
+    /// Nothing more is read; closed once the output is written.
+    var closing = false
+
+    init(socket: consuming Descriptor, peer: PeerCredentials) {
+      self.socket = socket
+      self.peer = peer
+    }
+    var unsent: Int { output.count - sent }
+  }
+
+  private let loop: EventLoop
+  private let listener: SharedDescriptor
+  private let service: any RPCService
+  private var connections: [UInt64: Connection] = [:]
+  private var nextConnection: UInt64 = 1
+  private var accepting = false
+
+  package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+
+  /// Serves `listener` once `start` is called.
+  package init(loop: EventLoop, listener: consuming Descriptor, service: any RPCService) {
+    self.loop = loop
+    self.listener = SharedDescriptor(listener)
+    self.service = service
+  }
+
+  /// Begins to accept.
+  package func start() throws(SystemFault) {
+    try listener.withRaw { (raw) throws(SystemFault) in
+      try loop.watch(raw, .read) { [unowned self] _ in assumeIsolated { $0.accept() } }
+    }
+    accepting = true
+  }
+
+  /// Stops accepting and closes every connection.
+  package func close() {
+    if accepting { listener.withRaw { loop.unwatch($0) } }
+    accepting = false
+    for id in connections.keys { drop(id) }
+  }
+
+  /// How many connections are open.
+  package var connectionCount: Int { connections.count }
+
+  // MARK: Connections
+
+  private func accept() {
+    while connections.count < Self.maximumConnections {
+      do throws(SystemFault) {
+        let socket = try listener.withRaw { (raw) throws(SystemFault) in try UnixSocket.accept(raw) }
+        guard let socket else { return }
+        try admit(socket)
+      } catch {
+        // Out of descriptors: leave the rest in the backlog for a moment instead of spinning on it.
+        pauseAccepting()
+        return
+      }
+    }
+    pauseAccepting()
+  }
+
+  private func pauseAccepting() {
+    listener.withRaw { loop.setInterest($0, []) }
+    loop.schedule(after: .milliseconds(100)) { [weak self] in
+      self?.assumeIsolated { server in
+        if server.accepting { server.listener.withRaw { server.loop.setInterest($0, .read) } }
+      }
+    }
+  }
+
+  private func admit(_ socket: consuming Descriptor) throws(SystemFault) {
+    let peer = try socket.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
+    let id = nextConnection
+    nextConnection += 1
+    let connection = Connection(socket: socket, peer: peer)
+    try connection.socket.withRaw { (raw) throws(SystemFault) in
+      try loop.watch(raw, .read) { [unowned self] ready in assumeIsolated { $0.ready(id, ready) } }
+    }
+    connections[id] = connection
+  }
+
+  private func ready(_ id: UInt64, _ ready: EventLoop.Interest) {
+    if ready.contains(.write) { flush(id) }
+    if ready.contains(.read) { receive(id) }
+    if !ready.isDisjoint(with: .hangUp), let connection = connections[id], !ready.contains(.read) || connection.closing
+    {
+      drop(id)
+    }
+  }
+
+  private func receive(_ id: UInt64) {
+    guard let connection = connections[id], !connection.closing else { return }
+    let got = withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { buffer -> Int? in
+      let got = connection.socket.withRaw { read($0, buffer.baseAddress, buffer.count) }
+      if got > 0 { connection.reader.append(UnsafeRawBufferPointer(rebasing: buffer[..<got])) }
+      return got
+    }
+    guard let got, got > 0 else {
+      if got == 0 || !lastErrorIsTemporary() { drop(id) }
+      return
+    }
+    serve(id, connection)
+  }
+
+  private func serve(_ id: UInt64, _ connection: Connection) {
+    do throws(FrameFault) {
+      while connection.running < Self.inFlight, connection.unsent < Self.highWater, !connection.closing,
+        let frame = try connection.reader.next()
+      {
+        take(frame, id, connection)
+      }
+    } catch {
+      refuse(
+        id, connection, RPCFailure(error == .tooLarge(limit: FrameLimits().frame) ? .tooLarge : .parse, error.message))
+      return
+    }
+    updateInterest(id, connection)
+    updateFrameDeadline(id, connection)
+  }
+
+  private func take(_ frame: ArraySlice<UInt8>, _ id: UInt64, _ connection: Connection) {
+    do throws(JSONSyntaxError) {
+      let value = try JSONValue(parsing: frame)
+      if let batch = value.arrayValue {
+        guard !batch.isEmpty, batch.count <= Self.inFlight else {
+          refuse(id, connection, RPCFailure(.invalidRequest, "a batch has 1 to \(Self.inFlight) requests"))
+          return
+        }
+        runBatch(batch, id, connection)
+      } else {
+        run(value, id, connection)
+      }
+    } catch {
+      refuse(id, connection, RPCFailure(.parse, error.description))
+    }
+  }
+
+  private func run(_ value: JSONValue, _ id: UInt64, _ connection: Connection) {
+    switch IncomingCall.read(value) {
+    case .failure(let rejected): write(Outgoing.failure(rejected.id, rejected.failure), id)
+    case .success(let incoming) where incoming.method == "$/cancel":
+      if let target = incoming.parameters["id"].flatMap({ RPCID($0) }) { connection.tasks[target]?.cancel() }
+    case .success(let incoming):
+      if let request = incoming.id, connection.tasks[request] != nil {
+        write(Outgoing.failure(request, RPCFailure(.invalidRequest, "this id is already in use")), id)
+        return
+      }
+      let call = makeCall(incoming, id, connection)
+      connection.running += 1
+      // Cancelled by $/cancel or when its connection is dropped.
+      let task = Task { [service] in
+        let answer = await Self.outcome(of: call, service)
+        self.finish(call, answer, id)
+      }
+      if let request = incoming.id { connection.tasks[request] = task }
+    }
+  }
+
+  private func runBatch(_ batch: [JSONValue], _ id: UInt64, _ connection: Connection) {
+    connection.running += 1
+    let calls = batch.map { value in IncomingCall.read(value).map { makeCall($0, id, connection) } }
+    // Ends when its calls do; each sees its connection gone when it sends.
+    Task { [service] in
+      var answers: [JSONValue] = []
+      await withTaskGroup(of: (Int, JSONValue?).self) { group in
+        for (place, call) in calls.enumerated() {
+          group.addTask {
+            switch call {
+            case .failure(let rejected): return (place, Outgoing.failure(rejected.id, rejected.failure))
+            case .success(let call): return (place, await Self.outcome(of: call, service))
+            }
+          }
+        }
+        var placed: [(Int, JSONValue)] = []
+        for await (place, answer) in group { if let answer { placed.append((place, answer)) } }
+        answers = placed.sorted { $0.0 < $1.0 }.map(\.1)
+      }
+      self.finishBatch(answers, id)
+    }
+  }
+
+  private func makeCall(_ incoming: IncomingCall, _ id: UInt64, _ connection: Connection) -> RPCCall {
+    RPCCall(
+      peer: connection.peer, method: incoming.method, parameters: incoming.parameters, id: incoming.id, connection: id,
+      server: self)
+  }
+
+  private static func outcome(of call: RPCCall, _ service: any RPCService) async -> JSONValue? {
+    do throws(RPCFailure) {
+      let result = try await service.answer(call)
+      return call.id.map { Outgoing.result($0, result) }
+    } catch {
+      return call.id.map { Outgoing.failure($0, error) }
+    }
+  }
+
+  private func finish(_ call: RPCCall, _ answer: JSONValue?, _ id: UInt64) {
+    guard let connection = connections[id] else { return }
+    if let request = call.id { connection.tasks[request] = nil }
+    finishBatch(answer.map { [$0] } ?? [], id, asList: false)
+  }
+
+  private func finishBatch(_ answers: [JSONValue], _ id: UInt64, asList: Bool = true) {
+    guard let connection = connections[id] else { return }
+    connection.running -= 1
+    if asList, !answers.isEmpty { write(.array(answers), id) } else { for answer in answers { write(answer, id) } }
+    serve(id, connection)
+  }
+
+  // MARK: Output
+
+  fileprivate func send(_ message: JSONValue, on id: UInt64) async throws {
+    try Task.checkCancellation()
+    guard connections[id] != nil else { throw CancellationError() }
+    write(message, id)
+    guard let connection = connections[id] else { throw CancellationError() }
+    if connection.unsent > Self.highWater {
+      await withCheckedContinuation { connection.waiting.append($0) }
+      guard connections[id] != nil else { throw CancellationError() }
+    }
+  }
+
+  private func write(_ message: JSONValue, _ id: UInt64) {
+    guard let connection = connections[id] else { return }
+    var payload: [UInt8] = []
+    message.write(to: &payload)
+    connection.output += (connection.reader.framing ?? .lines).frame(payload)
+    flush(id)
+  }
+
+  private func flush(_ id: UInt64) {
+    guard let connection = connections[id] else { return }
+    var progress = false
+    while connection.unsent > 0 {
+      let wrote = connection.output.withUnsafeBytes { bytes in
+        connection.socket.withRaw { raw in
+          Glibc.send(
+            raw, bytes.baseAddress?.advanced(by: connection.sent), bytes.count - connection.sent, Int32(MSG_NOSIGNAL))
+        }
+      }
+      if wrote < 0 {
+        if lastErrorIsTemporary() { break }
+        drop(id)
+        return
+      }
+      connection.sent += wrote
+      progress = true
+    }
+    if connection.unsent == 0 {
+      connection.output.removeAll(keepingCapacity: connection.output.count < 1 << 16)
+      connection.sent = 0
+      if connection.closing {
+        drop(id)
+        return
+      }
+    }
+    if connection.unsent <= Self.highWater, !connection.waiting.isEmpty {
+      let waiting = connection.waiting
+      connection.waiting = []
+      for continuation in waiting { continuation.resume() }
+    }
+    updateWriteDeadline(id, connection, progress: progress)
+    updateInterest(id, connection)
+  }
+
+  private func updateInterest(_ id: UInt64, _ connection: Connection) {
+    guard connections[id] != nil else { return }
+    var interest: EventLoop.Interest = []
+    if connection.unsent > 0 { interest.insert(.write) }
+    let busy = connection.running >= Self.inFlight || connection.unsent >= Self.highWater
+    if !busy, !connection.closing { interest.insert(.read) }
+    connection.socket.withRaw { loop.setInterest($0, interest) }
+  }
+
+  /// Tells the peer why, then closes once that is written.
+  private func refuse(_ id: UInt64, _ connection: Connection, _ failure: RPCFailure) {
+    connection.closing = true
+    write(Outgoing.failure(nil, failure), id)
+  }
+
+  private func drop(_ id: UInt64) {
+    guard let connection = connections.removeValue(forKey: id) else { return }
+    connection.socket.withRaw { loop.unwatch($0) }
+    if let timer = connection.deadline { loop.cancel(timer) }
+    if let timer = connection.writeDeadline { loop.cancel(timer) }
+    for task in connection.tasks.values { task.cancel() }
+    for continuation in connection.waiting { continuation.resume() }
+    connection.waiting = []
+  }
+
+  // MARK: Deadlines
+
+  private func updateFrameDeadline(_ id: UInt64, _ connection: Connection) {
+    guard connections[id] != nil else { return }
+    let midFrame = connection.reader.isMidFrame && connection.running == 0
+    switch (midFrame, connection.deadline) {
+    case (true, nil):
+      connection.deadline = loop.schedule(after: Self.incompleteFrame) { [weak self] in
+        self?.assumeIsolated { server in
+          guard let connection = server.connections[id] else { return }
+          connection.deadline = nil
+          server.refuse(id, connection, RPCFailure(.timedOut, "the rest of a frame did not come within 10 s"))
+        }
+      }
+    case (false, let timer?):
+      loop.cancel(timer)
+      connection.deadline = nil
+    case (true, .some), (false, nil): break
+    }
+  }
+
+  /// A peer that reads nothing for 10 s while its buffer is full is closed.
+  private func updateWriteDeadline(_ id: UInt64, _ connection: Connection, progress: Bool) {
+    let stalled = connection.unsent > Self.highWater
+    if let timer = connection.writeDeadline, progress || !stalled {
+      loop.cancel(timer)
+      connection.writeDeadline = nil
+    }
+    if stalled, connection.writeDeadline == nil {
+      connection.writeDeadline = loop.schedule(after: Self.stalledReader) { [weak self] in
+        self?.assumeIsolated { $0.drop(id) }
+      }
+    }
+  }
+}

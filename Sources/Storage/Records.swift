@@ -1,0 +1,115 @@
+package import Model
+
+/// An app as the operator wants it: the applied copy.
+package struct StoredApp: Sendable, Equatable {
+  package enum Want: String, Sendable { case running, stopped }
+  package var id: AppID
+  package var stack: String
+  /// The PATH that `up` was given, absolute; orphans are told by it.
+  package var origin: String
+  /// The file it came from, for messages.
+  package var file: String
+  package var folder: String
+  /// The canonical document's JSON text: what `Policies` reads back to the same policy.
+  package var canonical: String
+  package var want: Want
+  /// The last generation given out; only ever grows.
+  package var generation: UInt64
+  /// The app's block of host ids, counted from the range's base; kept as long as its data is.
+  package var uidSlot: UInt32
+  /// What the image resolved to when the policy was applied; empty until then, and for native apps.
+  package var artifact: String
+
+  package init(
+    id: AppID, stack: String, origin: String, file: String, folder: String, canonical: String, want: Want,
+    generation: UInt64,
+    uidSlot: UInt32, artifact: String
+  ) {
+    self.id = id
+    self.stack = stack
+    self.origin = origin
+    self.file = file
+    self.folder = folder
+    self.canonical = canonical
+    self.want = want
+    self.generation = generation
+    self.uidSlot = uidSlot
+    self.artifact = artifact
+  }
+}
+
+/// One generation that exists at a host, or may: written before it is created.
+package struct StoredInstance: Sendable, Equatable {
+  package var instance: Instance
+  package var runtime: Runtime
+  /// The canonical document it was made from; the applied copy may be newer.
+  package var canonical: String
+  package var folder: String
+  package var artifact: String
+
+  package init(instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String) {
+    self.instance = instance
+    self.runtime = runtime
+    self.canonical = canonical
+    self.folder = folder
+    self.artifact = artifact
+  }
+}
+
+/// How an app rests: its last exit, restarts so far, and why it is not tried again.
+package struct StoredRest: Sendable, Equatable {
+  package var app: AppID
+  package var exit: ExitReport?
+  /// Why it is `failed`; nil: it is not.
+  package var failure: String?
+  package var restarts: UInt32
+
+  package init(app: AppID, exit: ExitReport?, failure: String?, restarts: UInt32) {
+    self.app = app
+    self.exit = exit
+    self.failure = failure
+    self.restarts = restarts
+  }
+}
+
+/// One thing to write. All that is handed over together is written together.
+package enum StorageChange: Sendable {
+  case putApp(StoredApp)
+  case removeApp(AppID)
+  case putInstance(StoredInstance)
+  case removeInstance(AppID)
+  case putRest(StoredRest)
+  case addEvent(Event)
+  /// Gives back an app's id range: its data is gone.
+  case releaseIDs(AppID)
+}
+
+/// Everything a daemon starts from.
+package struct StorageSnapshot: Sendable {
+  package var apps: [StoredApp] = []
+  package var instances: [StoredInstance] = []
+  package var rests: [StoredRest] = []
+  /// Id ranges of apps whose data is kept though the app is gone.
+  package var idSlots: [AppID: UInt32] = [:]
+  package var lastCursor: Int64 = 0
+  package var values: [String: String] = [:]
+}
+
+/// Why the database cannot be used.
+package enum StorageFailure: Error, Sendable, CustomStringConvertible {
+  case cannotOpen(path: String, why: String)
+  case newer(path: String)
+  case damaged(path: String, why: String)
+  case failed(String)
+
+  package var description: String {
+    switch self {
+    case .cannotOpen(let path, let why): "the state database \(path) cannot be opened: \(why)"
+    case .newer(let path):
+      "the state database \(path) was written by a newer version; install that version again, or use another root"
+    case .damaged(let path, let why):
+      "the state database \(path) is damaged (\(why)); apps are left as they are. Restore it from a copy, or move it away to start anew"
+    case .failed(let why): "the state could not be written: \(why)"
+    }
+  }
+}

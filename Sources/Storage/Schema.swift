@@ -1,0 +1,168 @@
+internal import GRDB
+internal import Model
+
+/// Tables, and the mapping between rows and records. Statements are cached by GRDB.
+enum Schema {
+  static var migrator: DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    migrator.registerMigration("1 apps, instances, rests, events") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE value (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+          CREATE TABLE app (
+            id TEXT PRIMARY KEY, stack TEXT NOT NULL, origin TEXT NOT NULL, file TEXT NOT NULL, folder TEXT NOT NULL,
+            canonical TEXT NOT NULL, want TEXT NOT NULL, generation INTEGER NOT NULL, artifact TEXT NOT NULL) STRICT;
+          CREATE TABLE id_slot (app TEXT PRIMARY KEY, slot INTEGER NOT NULL UNIQUE) STRICT;
+          CREATE TABLE instance (
+            app TEXT PRIMARY KEY, generation INTEGER NOT NULL, nonce TEXT NOT NULL, handle TEXT NOT NULL, runtime TEXT NOT NULL,
+            canonical TEXT NOT NULL, folder TEXT NOT NULL, artifact TEXT NOT NULL) STRICT;
+          CREATE TABLE rest (
+            app TEXT PRIMARY KEY, cause TEXT, number INTEGER, detail TEXT, oom INTEGER, started INTEGER, ended INTEGER,
+            failure TEXT, restarts INTEGER NOT NULL) STRICT;
+          CREATE TABLE event (cursor INTEGER PRIMARY KEY, time INTEGER NOT NULL, app TEXT, name TEXT NOT NULL, fields TEXT NOT NULL) STRICT;
+          CREATE INDEX event_app ON event (app, cursor);
+          """)
+    }
+    return migrator
+  }
+
+  static func apply(_ change: StorageChange, _ database: Database) throws {
+    switch change {
+    case .putApp(let app): try put(app, database)
+    case .removeApp(let id):
+      try run(database, "DELETE FROM app WHERE id = ?", [id.name])
+      try run(database, "DELETE FROM rest WHERE app = ?", [id.name])
+    case .putInstance(let stored):
+      try run(
+        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+          stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
+          stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
+        ])
+    case .removeInstance(let id): try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
+    case .putRest(let rest): try put(rest, database)
+    case .addEvent(let event):
+      var fields = JSONObject()
+      for (key, value) in event.fields.sorted(by: { $0.key < $1.key }) { fields[key] = value }
+      try run(
+        database, "INSERT INTO event VALUES (?, ?, ?, ?, ?)",
+        [event.cursor, event.time.nanoseconds, event.app?.name, event.name, JSONValue.object(fields).text])
+    case .releaseIDs(let id): try run(database, "DELETE FROM id_slot WHERE app = ?", [id.name])
+    }
+  }
+
+  private static func run(_ database: Database, _ sql: String, _ arguments: StatementArguments) throws {
+    try database.cachedStatement(sql: sql).execute(arguments: arguments)
+  }
+
+  private static func put(_ app: StoredApp, _ database: Database) throws {
+    try run(
+      database, "INSERT OR REPLACE INTO app VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      [
+        app.id.name, app.stack, app.origin, app.file, app.folder, app.canonical, app.want.rawValue,
+        Int64(app.generation), app.artifact,
+      ])
+    try run(database, "INSERT OR REPLACE INTO id_slot VALUES (?, ?)", [app.id.name, Int64(app.uidSlot)])
+  }
+
+  private static func put(_ rest: StoredRest, _ database: Database) throws {
+    let (cause, number, detail): (String?, Int64?, String?) =
+      switch rest.exit?.cause {
+      case .code(let code): ("code", Int64(code), nil)
+      case .signal(let signal): ("signal", Int64(signal), nil)
+      case .neverStarted(let step, let reason): ("never", nil, "\(step)\n\(reason)")
+      case .unknown(let why): ("unknown", nil, why)
+      case nil: (nil, nil, nil)
+      }
+    try run(
+      database, "INSERT OR REPLACE INTO rest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      [
+        rest.app.name, cause, number, detail, rest.exit.map { $0.outOfMemory ? 1 : 0 },
+        rest.exit?.startedAt?.nanoseconds,
+        rest.exit?.endedAt.nanoseconds, rest.failure, Int64(rest.restarts),
+      ])
+  }
+
+  // MARK: Reading
+
+  static func snapshot(_ database: Database, _ path: String) throws -> StorageSnapshot {
+    var snapshot = StorageSnapshot()
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM value") { snapshot.values[row["key"]] = row["value"] }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM id_slot") {
+      snapshot.idSlots[try id(row["app"], path)] = UInt32(row["slot"] as Int64)
+    }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM app ORDER BY id") {
+      snapshot.apps.append(try app(row, snapshot.idSlots, path))
+    }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM instance") {
+      snapshot.instances.append(try instance(row, path))
+    }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM rest") { snapshot.rests.append(try rest(row, path)) }
+    snapshot.lastCursor = try Int64.fetchOne(database, sql: "SELECT max(cursor) FROM event") ?? 0
+    return snapshot
+  }
+
+  private static func id(_ name: String, _ path: String) throws -> AppID {
+    guard let id = AppID(stored: name) else {
+      throw StorageFailure.damaged(path: path, why: "an app's name is not one")
+    }
+    return id
+  }
+
+  private static func app(_ row: Row, _ slots: [AppID: UInt32], _ path: String) throws -> StoredApp {
+    let id = try id(row["id"], path)
+    guard let want = StoredApp.Want(rawValue: row["want"]), let slot = slots[id] else {
+      throw StorageFailure.damaged(path: path, why: "the row of app \(id) does not add up")
+    }
+    return StoredApp(
+      id: id, stack: row["stack"], origin: row["origin"], file: row["file"], folder: row["folder"],
+      canonical: row["canonical"], want: want,
+      generation: UInt64(row["generation"] as Int64), uidSlot: slot, artifact: row["artifact"])
+  }
+
+  private static func instance(_ row: Row, _ path: String) throws -> StoredInstance {
+    guard let runtime = Runtime(rawValue: row["runtime"]) else {
+      throw StorageFailure.damaged(path: path, why: "an instance's runtime is not one")
+    }
+    return StoredInstance(
+      instance: Instance(
+        app: try id(row["app"], path), generation: UInt64(row["generation"] as Int64), nonce: row["nonce"],
+        handle: row["handle"]),
+      runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"])
+  }
+
+  private static func rest(_ row: Row, _ path: String) throws -> StoredRest {
+    let number = Int32(truncatingIfNeeded: (row["number"] as Int64?) ?? 0)
+    let detail = (row["detail"] as String?) ?? ""
+    let cause: ExitReport.Cause? =
+      switch row["cause"] as String? {
+      case "code": .code(number)
+      case "signal": .signal(number)
+      case "never":
+        .neverStarted(
+          step: String(detail.prefix { $0 != "\n" }), reason: String(detail.drop { $0 != "\n" }.dropFirst()))
+      case "unknown": .unknown(detail)
+      default: nil
+      }
+    let exit = cause.map {
+      ExitReport(
+        cause: $0, outOfMemory: (row["oom"] as Int64?) == 1,
+        startedAt: (row["started"] as Int64?).map { WallTime(nanoseconds: $0) },
+        endedAt: WallTime(nanoseconds: (row["ended"] as Int64?) ?? 0))
+    }
+    return StoredRest(
+      app: try id(row["app"], path), exit: exit, failure: row["failure"], restarts: UInt32(row["restarts"] as Int64))
+  }
+
+  static func event(_ row: Row) -> Event? {
+    // best effort: an unreadable row is left out of a listing
+    let fields = try? JSONValue(parsing: Array((row["fields"] as String).utf8))
+    guard let object = fields?.objectValue else { return nil }
+    var members: [String: JSONValue] = [:]
+    for (key, value) in object { members[key] = value }
+    return Event(
+      cursor: row["cursor"], time: WallTime(nanoseconds: row["time"]),
+      app: (row["app"] as String?).flatMap { AppID(stored: $0) },
+      name: row["name"], fields: members)
+  }
+}
