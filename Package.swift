@@ -85,7 +85,12 @@ let package = Package(
 
     tests("ModelTests", ["Model"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
+    tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
+    tests(
+      "ContainerTests",
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )

@@ -1,0 +1,136 @@
+internal import Linux
+internal import Logging
+package import Model
+package import Storage
+
+extension Supervisor {
+  /// Loads what an earlier daemon knew and takes over what it left running. `read` turns a stored canonical document back into its
+  /// policy; one that cannot be read any more leaves its app at rest with the reason, and its instance alone.
+  package func recover(
+    _ snapshot: StorageSnapshot, bootID: String, read: (StoredApp) -> Result<Policy, HostFailure>,
+    readInstance: (StoredInstance, StoredApp) -> Result<Policy, HostFailure>
+  ) async {
+    cursor = snapshot.lastCursor
+    slots = snapshot.idSlots
+    let rests = Dictionary(uniqueKeysWithValues: snapshot.rests.map { ($0.app, $0) })
+    let instances = Dictionary(uniqueKeysWithValues: snapshot.instances.map { ($0.instance.app, $0) })
+    let rebooted = snapshot.values["boot_id"] != bootID
+    for var row in snapshot.apps {
+      switch read(row) {
+      case .failure(let failure):
+        save([tell("app.unreadable", row.id, ["reason": .string(failure.description)])])
+      case .success(let policy):
+        if rebooted, policy.restart == .always { row.want = .running }
+        var record = AppRecord(
+          stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
+        restore(&record, rests[row.id], instances[row.id], readInstance)
+        apps[row.id] = record
+      }
+    }
+    if rebooted {
+      do throws(StorageFailure) { try await setup.store.setValue("boot_id", bootID) } catch {
+        setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
+      }
+    }
+    for runtime in setup.hosts.keys { await adopt(runtime) }
+    startWanted()
+  }
+
+  private func restore(
+    _ record: inout AppRecord, _ rest: StoredRest?, _ left: StoredInstance?,
+    _ readInstance: (StoredInstance, StoredApp) -> Result<Policy, HostFailure>
+  ) {
+    record.savedRest = rest
+    record.life.lastExit = rest?.exit
+    record.life.failure = rest?.failure
+    record.life.restarts = rest?.restarts ?? 0
+    guard let left else { return }
+    record.runtime = left.runtime
+    record.unadopted = left
+    record.stored.generation = max(record.stored.generation, left.instance.generation)
+    // best effort: the applied policy describes it nearly as well.
+    let policy = (try? readInstance(left, record.stored).get()) ?? record.policy
+    record.launch = Launch(
+      policy: placed(policy, left.runtime), generation: left.instance.generation, nonce: left.instance.nonce,
+      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: left.artifact)
+  }
+
+  /// Asks a host what became of the instances an earlier daemon left there. Where it does not answer, they stay as they are until
+  /// it does.
+  func adopt(_ runtime: Runtime) async {
+    guard let host = setup.hosts[runtime] else { return }
+    let left = apps.values.compactMap { record -> (instance: Instance, launch: Launch)? in
+      guard record.runtime == runtime, let unadopted = record.unadopted, let launch = record.launch else { return nil }
+      return (unadopted.instance, launch)
+    }
+    do throws(HostFailure) {
+      let (found, removed) = try await host.adopt(left)
+      trouble[runtime] = nil
+      for name in removed { save([tell("host.removed_unknown", nil, ["name": .string(name)])]) }
+      for (instance, _) in left { settle(instance, found[instance] ?? .gone) }
+    } catch {
+      trouble[runtime] = error.message
+      save([tell("host.unavailable", nil, ["runtime": .string(runtime.rawValue), "reason": .string(error.message)])])
+    }
+  }
+
+  private func settle(_ left: Instance, _ adoption: Adoption) {
+    guard var record = apps[left.app], let stored = record.unadopted, stored.instance == left else { return }
+    record.unadopted = nil
+    record.life.want = record.stored.want == .running ? .running : .stopped
+    switch adoption {
+    case .running(let facts, let paused):
+      record.life.stage = .running(left, facts, paused: paused)
+      record.since = facts.startedAt
+      apps[left.app] = record
+      save([tell("app.adopted", left.app, ["pid": .integer(Int64(facts.pid))])])
+      if let limit = record.current.limits.maximumRuntime, limit > .zero {
+        scheduleRest(of: limit, since: facts.startedAt, left.app)
+      }
+    case .ended(let report):
+      record.life.stage = .starting(left)
+      apps[left.app] = record
+      send(.exited(report), to: left.app)
+    case .gone:
+      record.life.stage = .starting(left)
+      apps[left.app] = record
+      send(
+        .exited(ExitReport(cause: .unknown("it ended while no supervisor ran"), startedAt: nil, endedAt: Clock.wall())),
+        to: left.app)
+    case .created:
+      // Made and never started: made anew from what is wanted now.
+      record.life.stage = .creating
+      record.life.replacing = true
+      apps[left.app] = record
+      send(.created(left), to: left.app)
+    }
+  }
+
+  private func scheduleRest(of limit: Duration, since start: WallTime, _ id: AppID) {
+    let rest = limit - Clock.wall().since(start)
+    schedule(.runtimeOver, after: max(.zero, rest), id)
+  }
+
+  /// Starts what is wanted and was not there to be taken over.
+  private func startWanted() {
+    for (id, record) in apps where record.unadopted == nil && record.life.stage == .resting {
+      guard record.stored.want == .running, !restsForGood(record) else { continue }
+      send(.want(.running), to: id)
+    }
+    for (id, record) in apps where record.unadopted != nil && record.stored.want == .running {
+      apps[id]?.life.want = .running
+    }
+    converge()
+  }
+
+  /// An app that ended by its own rule, or failed, before the daemon went is not started again by the next one.
+  private func restsForGood(_ record: AppRecord) -> Bool {
+    if record.life.failure != nil { return true }
+    guard let exit = record.life.lastExit else { return false }
+    switch record.policy.restart {
+    case .no: return true
+    case .onFailure: return exit.succeeded
+    case .always, .unlessStopped: return false
+    }
+  }
+}

@@ -1,0 +1,169 @@
+internal import Linux
+package import Model
+internal import Storage
+
+/// One app as `ps` and `status` tell it.
+package struct AppReport: Sendable {
+  package var id: AppID
+  package var stack: String
+  package var runtime: Runtime
+  /// The image's name, or the program.
+  package var image: String?
+  package var entry: [String]
+  package var word: StateWord
+  /// As docker says it: `Up 3 minutes`, `Exited (137) 2 seconds ago (out of memory)`.
+  package var status: String
+  package var reason: String?
+  package var restarts: UInt32
+  package var exit: ExitReport?
+  package var facts: RunFacts?
+  package var usage: Usage?
+  package var cpuPercent: Double?
+  package var policy: Policy
+  package var instance: Instance?
+  package var file: String
+  package var origin: String
+  package var wanted: String
+}
+
+extension Supervisor {
+  /// Every app, sorted by name; usage is read from the kernel now.
+  package func reports(_ ids: [AppID]? = nil) async -> [AppReport] {
+    var reports: [AppReport] = []
+    for id in (ids ?? Array(apps.keys)).sorted() {
+      guard let record = apps[id] else { continue }
+      var usage: Usage?
+      if let instance = record.life.stage.instance, record.life.stage.facts != nil,
+        let host = setup.hosts[record.runtime]
+      {
+        // best effort: an app that ends while it is asked has no usage.
+        usage = try? await host.usage(instance)
+      }
+      if let report = report(id, usage) { reports.append(report) }
+    }
+    return reports
+  }
+
+  /// Names of all apps with their stacks, for the resolution of `APP` and `@STACK`.
+  package var known: [(id: AppID, stack: String, origin: String)] {
+    apps.values.map { ($0.stored.id, $0.stored.stack, $0.stored.origin) }.sorted { $0.0 < $1.0 }
+  }
+
+  /// The canonical document that is applied.
+  package func applied(_ id: AppID) -> StoredAppCopy? {
+    apps[id].map { StoredAppCopy(canonical: $0.stored.canonical, folder: $0.stored.folder, file: $0.stored.file) }
+  }
+
+  /// Every limit and layer of a running app, as asked and as in force; empty for one that does not run.
+  package func layers(_ id: AppID) async throws(HostFailure) -> [LayerReport] {
+    guard let record = apps[id], let instance = record.life.stage.instance, record.life.stage.facts != nil,
+      let launch = record.launch,
+      let host = setup.hosts[record.runtime]
+    else { return [] }
+    return try await host.enforcement(instance, launch)
+  }
+
+  /// The output of an app's runs.
+  package func logs(_ id: AppID, _ query: LogQuery) throws(OperationFailure) -> AsyncThrowingStream<LogChunk, any Error>
+  {
+    guard let record = apps[id] else { throw .noSuchApp(id) }
+    guard let host = setup.hosts[record.runtime] else { return AsyncThrowingStream { $0.finish() } }
+    return host.logs(id, record.life.stage.instance, query)
+  }
+
+  /// Whether an app will have more output without anybody's doing: a follower waits for its next instance.
+  package func mayRunAgain(_ id: AppID) -> Bool { apps[id].map { !$0.life.isAtRest } ?? false }
+
+  /// The generation of the present instance, 0 without one.
+  package func generation(_ id: AppID) -> UInt64 { apps[id]?.life.stage.instance?.generation ?? 0 }
+
+  private func report(_ id: AppID, _ usage: Usage?) -> AppReport? {
+    guard var record = apps[id] else { return nil }
+    let percent = usage.map { sample(&record, $0) }
+    apps[id] = record
+    let policy = record.current
+    return AppReport(
+      id: id, stack: record.stored.stack, runtime: record.runtime, image: record.policy.image?.reference,
+      entry: policy.entry,
+      word: word(record), status: status(record), reason: reason(record), restarts: record.life.restarts,
+      exit: record.life.lastExit,
+      facts: record.life.stage.facts, usage: usage, cpuPercent: percent, policy: policy,
+      instance: record.life.stage.instance,
+      file: record.stored.file, origin: record.stored.origin, wanted: record.stored.want.rawValue)
+  }
+
+  /// CPU since the last look if that is at least 200 ms ago, since the start at first.
+  private func sample(_ record: inout AppRecord, _ usage: Usage) -> Double {
+    let now = Clock.boot()
+    if let sample = record.sample {
+      let elapsed = now - sample.at
+      guard elapsed >= 200_000_000 else { return record.cpuPercent }
+      record.cpuPercent = Double(usage.cpuNanoseconds &- min(sample.cpu, usage.cpuNanoseconds)) / Double(elapsed) * 100
+    } else if let started = record.life.stage.facts?.startedAt {
+      let elapsed = max(1, Clock.wall().since(started).wholeNanoseconds)
+      record.cpuPercent = Double(usage.cpuNanoseconds) / Double(elapsed) * 100
+    }
+    record.sample = (now, usage.cpuNanoseconds)
+    return record.cpuPercent
+  }
+
+  private func word(_ record: AppRecord) -> StateWord {
+    switch record.life.stage {
+    case .waiting: return .pending
+    case .preparing: return .pulling
+    case .creating, .starting: return .starting
+    case .running(_, _, let paused): return paused ? .paused : .running
+    case .stopping, .killing: return record.life.replacing ? .restarting : .stopping
+    case .clearing: return record.life.want == .running ? .restarting : .stopping
+    case .backoff: return .backoff
+    case .resting:
+      if record.unadopted != nil { return .dead }
+      if record.life.failure != nil { return .failed }
+      guard let exit = record.life.lastExit else { return .created }
+      return exit.succeeded && record.life.want == .running ? .completed : .exited
+    }
+  }
+
+  private func status(_ record: AppRecord) -> String {
+    let now = Clock.wall()
+    switch record.life.stage {
+    case .waiting(let reason): return "Pending (\(reason))"
+    case .preparing: return record.runtime == .container ? "Pulling" : "Preparing"
+    case .creating, .starting: return "Starting"
+    case .running(_, let facts, let paused):
+      return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "")
+        + (facts.missing.isEmpty ? "" : " (degraded)")
+    case .stopping, .killing: return "Stopping"
+    case .clearing: return "Stopping"
+    case .backoff(let until):
+      let rest = max(.zero, until.since(now))
+      return
+        "Backoff \(Int64(rest.seconds.rounded(.up)))s (\(record.life.restarts)/\(record.policy.backoff.maximumAttempts))"
+    case .resting: return resting(record, now)
+    }
+  }
+
+  private func resting(_ record: AppRecord, _ now: WallTime) -> String {
+    if record.unadopted != nil { return "Unknown (the engine does not answer)" }
+    if let failure = record.life.failure { return "Failed (\(failure))" }
+    guard let exit = record.life.lastExit else { return "Created" }
+    let ago = now.since(exit.endedAt).readable
+    let plain = if case .code = exit.cause, !exit.outOfMemory { true } else { false }
+    let why = record.life.endReason ?? (plain ? nil : exit.reason)
+    return "Exited (\(exit.exitCode)) \(ago) ago" + (why.map { " (\($0))" } ?? "")
+  }
+
+  private func reason(_ record: AppRecord) -> String? {
+    if case .waiting(let reason) = record.life.stage { return reason }
+    if record.unadopted != nil { return trouble[record.runtime] }
+    if case .running = record.life.stage { return trouble[record.runtime] }
+    return record.life.failure ?? record.life.endReason ?? record.life.lastExit?.reason
+  }
+}
+
+/// An applied copy as it is kept.
+package struct StoredAppCopy: Sendable {
+  package var canonical: String
+  package var folder: String
+  package var file: String
+}
