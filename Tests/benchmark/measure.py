@@ -273,6 +273,8 @@ class Runit:
         for token in tokens:
             os.makedirs(f"{folder}/{token}")
             script(f"{folder}/{token}/run", notes, token)
+        # runsvdir waits a second when the folder has just been changed, which is our doing.
+        os.utime(folder, (time.time() - 60, time.time() - 60))
         self.daemon = None
 
     def up(self):
@@ -327,12 +329,14 @@ class Supervisord:
         return self.daemon.pid
 
     def down(self):
-        self.daemon.terminate()
+        # Its loop sleeps through a signal for up to a second, but wakes for a request.
+        run("supervisorctl", "-c", self.conf, "stop", "all")
 
     def status(self):
         return ["supervisorctl", "-c", self.conf, "status"]
 
     def wait(self):
+        self.daemon.terminate()
         self.daemon.wait(30)
 
 
