@@ -51,7 +51,7 @@ let package = Package(
     area("Scheduling", ["Model"]),
 
     // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite.
-    area("Cgroups", ["Model", "Linux"]),
+    area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
     area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
@@ -66,13 +66,13 @@ let package = Package(
     area("ContainerHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing"]),
     area("ProcessHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Sandboxing"]),
     area("Control", ["Model", "Linux", "Policies", "RPC", "Supervision"]),
-    area("Client", ["Model", "Linux", "RPC"]),
+    area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
     // 5: thin mains. The daemon's is the only place that names concrete hosts.
     program(
       "supervisor",
       [
-        "Model", "Linux", "Policies", "Client", "Cgroups", "EngineAPI",
+        "Model", "Linux", "CLinux", "Policies", "Client", "RPC", "Cgroups", "EngineAPI",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
@@ -84,6 +84,13 @@ let package = Package(
     program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
 
     tests("ModelTests", ["Model"]),
+    tests("SchedulingTests", ["Model", "Scheduling"]),
+    tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
+    tests(
+      "ContainerTests",
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
+    tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )

@@ -133,3 +133,8 @@ package enum UnixSocket {
     }
   }
 }
+
+extension UnixSocket {
+  /// Ends our side of a connection (shutdown(2), SHUT_WR); the peer reads to the end of what was sent. One already gone is fine.
+  package static func endWriting(_ raw: Int32) { _ = shutdown(raw, Int32(SHUT_WR)) }
+}

@@ -167,3 +167,13 @@ package struct StoredAppCopy: Sendable {
   package var folder: String
   package var file: String
 }
+
+extension Supervisor {
+  /// The cursor of the newest event.
+  package var lastCursor: Int64 { cursor }
+
+  /// Stored events after `cursor`, oldest first.
+  package func history(after cursor: Int64, limit: Int) async throws -> [Event] {
+    try await setup.store.events(after: cursor, limit: limit)
+  }
+}

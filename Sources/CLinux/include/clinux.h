@@ -2,3 +2,4 @@
 // Every function returns >= 0, or -errno; none prints, allocates or exits.
 #pragma once
 #include "io.h"
+#include "sandbox.h"

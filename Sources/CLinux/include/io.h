@@ -33,6 +33,9 @@ ssize_t cl_receive_with_fds(int sock, void *bytes, size_t length, int *fds, int 
 // SO_PEERCRED: Swift does not import struct ucred (it stands behind _GNU_SOURCE).
 int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid);
 
+// SIGINT and SIGTERM blocked and readable from a signalfd(2), close-on-exec: sigset_t and its macros are opaque in Swift.
+int cl_interrupt_descriptor(void);
+
 // WIFEXITED and friends are macros. Sets *code to the exit code, or *signal to the signal; both else 0.
 void cl_wait_status(int status, int *code, int *signal);
 

@@ -1,0 +1,101 @@
+// What a sandbox is made of and Swift cannot say: clone3(2) and fork(2), the mount calls without a glibc wrapper, variadic prctl(2),
+// structures behind _GNU_SOURCE. Every function returns >= 0, or -errno; none prints, allocates or exits.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+  CL_NEWNS = 0x00020000, CL_NEWCGROUP = 0x02000000, CL_NEWUTS = 0x04000000, CL_NEWIPC = 0x08000000,
+  CL_NEWUSER = 0x10000000, CL_NEWPID = 0x20000000, CL_NEWNET = 0x40000000
+};
+
+// clone3(2) as fork: 0 in the child. `cgroup` is a descriptor of a v2 folder, or -1. Handled signals are reset in the child.
+// Stores a pidfd of the child. Only for a process with one thread: the child goes on with the whole of its memory.
+pid_t cl_clone(uint64_t flags, int cgroup, int *pidfd);
+
+// fork(2), which Swift does not import. Only for a process with one thread.
+pid_t cl_fork(void);
+
+// _exit(2): no handlers, no flushing.
+void cl_exit_now(int code) __attribute__((noreturn));
+
+// waitpid(2). `flags` 0 or CL_NO_WAIT; the status as cl_wait_status reads it; -1 for `pid` is any child.
+enum { CL_NO_WAIT = 1 };
+pid_t cl_wait(pid_t pid, int flags, int *status);
+
+int cl_unshare(int flags);
+int cl_setns(int fd, int flags);
+
+// open_tree(2) with OPEN_TREE_CLONE; mount_setattr(2); move_mount(2) of a detached mount onto an open folder or file.
+// `recursive` takes the submounts too. Attributes are MOUNT_ATTR_*.
+enum { CL_MOUNT_RDONLY = 1, CL_MOUNT_NOSUID = 2, CL_MOUNT_NODEV = 4, CL_MOUNT_NOEXEC = 8 };
+int cl_clone_tree(int dirfd, const char *path, int recursive);
+int cl_set_mount(int fd, uint64_t set, int recursive, int make_private);
+int cl_attach_mount(int mount, int target);
+
+// A mount from nothing, through fsopen(2): `options` are pairs key, value (value NULL: a flag), ended by NULL. Returns a detached
+// mount of type `type`.
+int cl_new_mount(const char *type, const char *const options[], uint64_t attributes);
+
+// mount(2) of "/" as private, all below included.
+int cl_make_all_private(void);
+
+// pivot_root(".", ".") of the current folder, then umount2(2) of the old root, then chdir(2) to the new one.
+int cl_pivot_here(void);
+
+int cl_set_hostname(const char *name, size_t length);
+// SIOCSIFFLAGS: brings `lo` up in the caller's network namespace.
+int cl_loopback_up(void);
+
+// prctl(2) with its numbers.
+int cl_set_subreaper(void);
+int cl_set_not_dumpable(void);
+int cl_set_no_new_privs(void);
+// Drops every capability from the bounding set that is not in `keep` (bit = number).
+int cl_bound_capabilities(uint64_t keep);
+// Permitted, effective and inheritable become `set` (capset(2)); then ambient is cleared, and raised to `set` if `ambient`.
+int cl_set_capabilities(uint64_t set, int ambient);
+// Securebits: NOROOT and NO_SETUID_FIXUP, and NO_CAP_AMBIENT_RAISE if `no_ambient`, each locked.
+int cl_lock_securebits(int no_ambient);
+// setgroups(2), setresgid(2), setresuid(2), in this order.
+int cl_become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
+
+// setrlimit(2) by the kernel's number; UINT64_MAX is unlimited.
+int cl_set_rlimit(int resource, uint64_t soft, uint64_t hard);
+
+// close_range(2) from `first` on; `only_on_exec` marks them instead (CLOSE_RANGE_CLOEXEC).
+int cl_close_from(unsigned first, int only_on_exec);
+
+// All signals back to their default and none blocked.
+int cl_reset_signals(void);
+
+// execveat(2) of an open file (AT_EMPTY_PATH), which glibc has but Swift does not import.
+int cl_exec_open(int fd, char *const argv[], char *const envp[]);
+
+// memfd_create(2) with sealing allowed; fcntl(2) F_ADD_SEALS of every seal, and F_GET_SEALS to check them.
+int cl_memory_file(const char *name);
+int cl_seal(int fd);
+int cl_is_sealed(int fd);
+
+// splice(2), without blocking on a pipe; the offset of `out` is `*offset` where `offset` is not NULL, and moves on.
+ssize_t cl_splice(int in, int out, int64_t *offset, size_t length);
+// F_SETPIPE_SZ.
+int cl_set_pipe_size(int fd, int size);
+
+// A SOCK_SEQPACKET pair, close-on-exec; ends[0] gets the sender's pid with each message (SO_PASSCRED).
+int cl_packet_pair(int ends[2]);
+// recvmsg(2): returns the length; stores the sender's pid as seen from here, 0 if none came.
+ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender);
+ssize_t cl_send_packet(int sock, const void *bytes, size_t length);
+
+// An ioctl(2) FIONREAD.
+int cl_bytes_waiting(int fd);
+
+// IPv4 or IPv6 stream socket bound to `address` (numeric) and listening, non-blocking; *port is what was really taken.
+int cl_listen_tcp(const char *address, uint16_t *port, int backlog);
+// A non-blocking stream socket on its way to 127.0.0.1:port (-EINPROGRESS is success).
+int cl_connect_loopback(uint16_t port);
+// SO_ERROR.
+int cl_socket_error(int fd);
+int cl_shutdown_write(int fd);

@@ -1,0 +1,241 @@
+internal import Glibc
+package import Linux
+package import Model
+
+/// One app's parent group in every hierarchy that matters to it; its processes, or its container's own group, are in it.
+///
+/// A value that names folders; several may speak of the same group. Nothing is made before `create`.
+package struct AppCgroup: Sendable {
+  /// Who makes the processes, which says what must be there before them.
+  package enum Kind: Sendable {
+    /// A shim joins it.
+    case native
+    /// The Engine makes a group of its own below, in every hierarchy.
+    case container
+    /// No limits: the instance's shims.
+    case shims
+  }
+
+  package let hierarchy: CgroupHierarchy
+  /// Relative to each hierarchy's root: `/appsupervisor-default/notes`.
+  package let path: String
+  let kind: Kind
+
+  /// `parent` is the instance's, `/appsupervisor-default`.
+  package init(_ hierarchy: CgroupHierarchy, parent: String, app: AppID, kind: Kind) {
+    self.init(hierarchy, path: CgroupName.path(parent: parent, app: app), kind: kind)
+  }
+
+  /// The group by path, for one that the systemd driver named.
+  package init(_ hierarchy: CgroupHierarchy, path: String, kind: Kind) {
+    self.hierarchy = hierarchy
+    self.path = path
+    self.kind = kind
+  }
+
+  /// The group of an instance's shims.
+  package static func shims(_ hierarchy: CgroupHierarchy, parent: String) -> AppCgroup {
+    AppCgroup(hierarchy, path: "\(parent)/\(CgroupName.shims)", kind: .shims)
+  }
+
+  // MARK: Where it is
+
+  /// This group's folder in v2, for CLONE_INTO_CGROUP and `cgroup.kill`.
+  package var v2Folder: String? { hierarchy.unified.map { $0 + path } }
+
+  /// Where `controller`'s files of this group are.
+  func folder(_ controller: Controller) -> (path: String, version: CgroupHierarchy.Home.Version)? {
+    hierarchy.home(of: controller).map { ($0.root + path, $0.version) }
+  }
+
+  /// The hierarchies this group is made in: what holds a limit of it, and v2 for membership, kill and freezing.
+  func roots(_ limits: Limits) -> [String] {
+    var controllers: [Controller] = []
+    switch kind {
+    case .shims: controllers = []
+    case .native: controllers = [.memory, .pids, .cpu, .cpuacct, .devices]
+    case .container: controllers = [.memory, .pids, .cpu, .cpuacct]
+    }
+    if limits.cpuset != nil { controllers.append(.cpuset) }
+    if !limits.block.isEmpty { controllers.append(.io) }
+    if hierarchy.unified == nil { controllers.append(.freezer) }
+    var roots = hierarchy.unified.map { [$0] } ?? []
+    for controller in controllers {
+      if let home = hierarchy.home(of: controller), !roots.contains(home.root) { roots.append(home.root) }
+    }
+    return roots
+  }
+
+  /// Every `cgroup.procs` a process has to be written to, to be held by all of `limits`; made by `create` with the same.
+  package func joinFiles(_ limits: Limits) -> [String] { roots(limits).map { "\($0)\(path)/cgroup.procs" } }
+
+  // MARK: Making and removing
+
+  /// Makes the group and what lies above it, with controllers delegated down the path. One that exists is fine.
+  package func create(_ limits: Limits = Limits()) throws(SystemFault) {
+    for root in roots(limits) {
+      var made = root
+      for part in path.split(separator: "/") {
+        if root == hierarchy.unified { delegate(in: made) }
+        made += "/\(part)"
+        let step = made
+        do throws(SystemFault) { try check("mkdir", step) { mkdir(step, 0o755) } } catch  where error.code == EEXIST {}
+        if root == hierarchy.legacy[.cpuset] { try inheritCPUSet(step) }
+      }
+    }
+  }
+
+  /// Lets children of a v2 folder have controllers. What cannot be given shows when the limit's file is missing.
+  private func delegate(in folder: String) {
+    let wanted = hierarchy.unifiedControllers.intersection([.memory, .pids, .cpu, .cpuset, .io])
+    guard !wanted.isEmpty else { return }
+    let enabled = (try? File.text("\(folder)/cgroup.subtree_control"))?.split { $0 == " " || $0 == "\n" } ?? []
+    for controller in wanted where !enabled.contains(Substring(controller.rawValue)) {
+      // Best effort: see above; one at a time, because one that fails takes all of its write with it.
+      try? File.write("\(folder)/cgroup.subtree_control", "+\(controller.rawValue)")
+    }
+  }
+
+  /// A fresh v1 cpuset is empty, and nothing can join it until it has CPUs and memory nodes (cpuset(7)).
+  private func inheritCPUSet(_ folder: String) throws(SystemFault) {
+    let parent = folder[..<(folder.lastIndex(of: "/") ?? folder.startIndex)]
+    for file in ["cpuset.cpus", "cpuset.mems"]
+    where try File.text("\(folder)/\(file)").allSatisfy(\.isWhitespace) {
+      try File.write("\(folder)/\(file)", File.text("\(parent)/\(file)"))
+    }
+  }
+
+  /// Removes the group with all below it, in every hierarchy. False while something still lives in it: kill, then try again.
+  /// What lies above stays: other apps' groups come and go in it.
+  package func remove() throws(SystemFault) -> Bool {
+    var gone = true
+    for root in hierarchy.roots where try !Self.removeTree(root + path) { gone = false }
+    return gone
+  }
+
+  /// Tries `remove` until it worked or `limit` is over; blocks. A killed process leaves its group a moment after its end.
+  package func remove(within limit: Duration) throws(SystemFault) -> Bool {
+    try Self.poll(limit) { () throws(SystemFault) in try remove() }
+  }
+
+  /// Removes the instance's own parent if nothing is left in it.
+  package static func removeParent(_ hierarchy: CgroupHierarchy, parent: String) {
+    for root in hierarchy.roots {
+      // Best effort: not empty means others still use it.
+      _ = try? check("rmdir", root + parent) { rmdir(root + parent) }
+    }
+  }
+
+  private static func removeTree(_ folder: String) throws(SystemFault) -> Bool {
+    do throws(SystemFault) {
+      try check("rmdir", folder) { rmdir(folder) }
+      return true
+    } catch  where error.code == ENOENT {
+      return true
+    } catch  where error.code == EBUSY {
+      // Not empty: children first, below.
+    }
+    for child in try children(folder) { _ = try removeTree(child) }
+    do throws(SystemFault) {
+      try check("rmdir", folder) { rmdir(folder) }
+      return true
+    } catch  where error.code == ENOENT {
+      return true
+    } catch  where error.code == EBUSY {
+      return false
+    }
+  }
+
+  /// Groups directly below a group's folder; none for one that is gone.
+  static func children(_ folder: String) throws(SystemFault) -> [String] {
+    var status = stat()
+    do throws(SystemFault) { try check("stat", folder) { stat(folder, &status) } } catch  where error.code == ENOENT {
+      return []
+    }
+    // kernfs counts subfolders there, which saves reading a list of sixty files.
+    guard status.st_nlink > 2, let stream = opendir(folder) else { return [] }
+    defer { closedir(stream) }
+    var found: [String] = []
+    while let entry = readdir(stream) {
+      guard entry.pointee.d_type == UInt8(DT_DIR) else { continue }
+      let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+        pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      }
+      if name != ".", name != ".." { found.append("\(folder)/\(name)") }
+    }
+    return found
+  }
+
+  /// Asks `done` until it says yes or `limit` is over; blocks.
+  static func poll(_ limit: Duration, _ done: () throws(SystemFault) -> Bool) throws(SystemFault) -> Bool {
+    let end = Clock.monotonic() + limit.wholeNanoseconds
+    var pause: UInt32 = 200
+    while true {
+      if try done() { return true }
+      guard Clock.monotonic() < end else { return false }
+      usleep(pause)
+      pause = min(pause * 2, 10_000)
+    }
+  }
+
+  // MARK: Who is in it
+
+  /// Every process in it or below it, in any hierarchy, sorted.
+  package var processes: [Int32] {
+    get throws(SystemFault) {
+      var found: Set<Int32> = []
+      for root in membershipRoots { try Self.collect(root + path, into: &found) }
+      return found.sorted()
+    }
+  }
+
+  /// v2 knows all; but an Engine's runtime may leave it out on a mixed host, and then `pids`, `memory`, `freezer` know.
+  private var membershipRoots: [String] {
+    var roots = hierarchy.unified.map { [$0] } ?? []
+    if hierarchy.layout == .unified { return roots }
+    for controller in [Controller.pids, .memory, .freezer] {
+      if let root = hierarchy.legacy[controller], !roots.contains(root) { roots.append(root) }
+    }
+    return roots
+  }
+
+  private static func collect(_ folder: String, into found: inout Set<Int32>) throws(SystemFault) {
+    do throws(SystemFault) {
+      for line in try File.text("\(folder)/cgroup.procs").split(separator: "\n") {
+        // 0 stands for a process outside our pid namespace.
+        if let pid = Int32(line), pid > 0 { found.insert(pid) }
+      }
+    } catch  where error.code == ENOENT || error.code == ENODEV {
+      return
+    }
+    for child in try children(folder) { try collect(child, into: &found) }
+  }
+
+  /// Whether anything lives in it or below it. Where v2 has all members this is one small read.
+  package var isPopulated: Bool {
+    get throws(SystemFault) {
+      if let v2Folder, let text = try? File.text("\(v2Folder)/cgroup.events") {
+        if KeyedFile(text)["populated"] == 1 { return true }
+        if hierarchy.layout == .unified || kind != .container { return false }
+      }
+      return try !processes.isEmpty
+    }
+  }
+
+  /// Whether the group is there, in any hierarchy.
+  package var exists: Bool { hierarchy.roots.contains { File.exists($0 + path) } }
+}
+
+/// A kernel file of `key value` lines.
+struct KeyedFile {
+  private var values: [Substring: UInt64] = [:]
+
+  init(_ text: String) {
+    for line in text.split(separator: "\n") {
+      let parts = line.split(separator: " ")
+      if parts.count == 2, let value = UInt64(parts[1]) { values[parts[0]] = value }
+    }
+  }
+
+  subscript(key: String) -> UInt64? { values[key[...]] }
+}

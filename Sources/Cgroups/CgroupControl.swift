@@ -1,0 +1,134 @@
+internal import CLinux
+internal import Glibc
+package import Linux
+package import Model
+
+extension AppCgroup {
+  // MARK: Kill
+
+  /// Sends SIGKILL to everything in it and below it, new children included; frozen processes too. They are gone when
+  /// `isPopulated` says so.
+  package func kill() throws(SystemFault) {
+    if let v2Folder {
+      do throws(SystemFault) {
+        try File.write("\(v2Folder)/cgroup.kill", "1")
+        // Where v2 may not know all members, the others' turn comes below.
+        if hierarchy.layout == .unified || kind != .container { return }
+      } catch  where error.code == ENOENT {
+        // No such group in v2, or a kernel before 5.14.
+      }
+    }
+    try killOneByOne()
+  }
+
+  /// Kills until nothing is left or `limit` is over; blocks. False: something is still there (waiting in the kernel).
+  package func kill(within limit: Duration) throws(SystemFault) -> Bool {
+    try Self.poll(limit) { () throws(SystemFault) in
+      if try !isPopulated { return true }
+      try kill()
+      return false
+    }
+  }
+
+  /// Frozen first, so that nothing forks away from the list; a process is killed through a descriptor that was opened
+  /// before the list showed it still there, so that a reused number cannot be hit.
+  private func killOneByOne() throws(SystemFault) {
+    let frozen = (try? setFrozen(true)) != nil
+    defer { if frozen { try? setFrozen(false) } }
+    for _ in 0..<16 {
+      let listed = try processes
+      if listed.isEmpty { return }
+      var handles: [(pid: Int32, handle: SharedDescriptor)] = []
+      for pid in listed.prefix(4096) {
+        let raw = cl_pidfd_open(pid, 0)
+        if raw >= 0 { handles.append((pid, SharedDescriptor(Descriptor(owning: raw)))) }
+      }
+      let still = Set(try processes)
+      for (pid, handle) in handles where still.contains(pid) {
+        // Best effort: one that ended in between is what was wanted.
+        _ = handle.withRaw { cl_pidfd_send_signal($0, SIGKILL) }
+      }
+      // Frozen, nothing new can appear: one round was enough.
+      if frozen { return }
+    }
+  }
+
+  // MARK: Freeze
+
+  /// Stops or continues every process in it. Returns when the kernel has been told; busy ones stop a few ms later.
+  package func setFrozen(_ frozen: Bool) throws(SystemFault) {
+    var told = false
+    if let v2Folder, File.exists("\(v2Folder)/cgroup.freeze") {
+      try File.write("\(v2Folder)/cgroup.freeze", frozen ? "1" : "0")
+      told = true
+    }
+    // On a mixed host a runtime may have put a container only there.
+    if let freezer = hierarchy.legacy[.freezer], File.exists("\(freezer)\(path)/freezer.state") {
+      try File.write("\(freezer)\(path)/freezer.state", frozen ? "FROZEN" : "THAWED")
+      told = true
+    }
+    guard told else { throw SystemFault(call: "freeze", subject: path, code: ENOENT) }
+  }
+
+  /// Whether the kernel has stopped everything in it.
+  package var isFrozen: Bool {
+    if let v2Folder, let text = try? File.text("\(v2Folder)/cgroup.events"), KeyedFile(text)["frozen"] == 1 {
+      return true
+    }
+    if let freezer = hierarchy.legacy[.freezer], let state = try? File.text("\(freezer)\(path)/freezer.state") {
+      return state.hasPrefix("FROZEN")
+    }
+    return false
+  }
+
+  // MARK: Count
+
+  /// What all processes in it use and used. Counters of ended processes stay, as long as the group does.
+  package func usage() -> Usage {
+    var usage = Usage()
+    readCPU(&usage)
+    if let memory = folder(.memory) {
+      let v2 = memory.version == .v2
+      usage.memory = Bytes(number(memory.path, v2 ? "memory.current" : "memory.usage_in_bytes") ?? 0)
+      usage.memoryPeak = number(memory.path, v2 ? "memory.peak" : "memory.max_usage_in_bytes").map { Bytes($0) }
+      // v1 says "no limit" by the largest number of whole pages.
+      let limit = number(memory.path, v2 ? "memory.max" : "memory.limit_in_bytes")
+      usage.memoryLimit = limit.flatMap { $0 < UInt64(Int64.max) - 0xFFFF ? Bytes($0) : nil }
+    }
+    if let pids = folder(.pids) { usage.pids = number(pids.path, "pids.current") ?? 0 }
+    return usage
+  }
+
+  private func readCPU(_ usage: inout Usage) {
+    if let place = folder(.cpu), let text = try? File.text("\(place.path)/cpu.stat") {
+      let stat = KeyedFile(text)
+      usage.throttledNanoseconds = stat["throttled_usec"].map { $0 &* 1000 } ?? stat["throttled_time"] ?? 0
+    }
+    if let place = folder(.cpuacct), let used = number(place.path, "cpuacct.usage") {
+      usage.cpuNanoseconds = used
+    } else if let v2Folder, let text = try? File.text("\(v2Folder)/cpu.stat"), let used = KeyedFile(text)["usage_usec"]
+    {
+      usage.cpuNanoseconds = used &* 1000
+    }
+  }
+
+  /// How often the kernel killed a process of it for its memory limit. v2 counts all that lies below, also what is gone; v1
+  /// only what is still there, so it is read before a container's own group goes.
+  package func outOfMemoryKills() -> UInt64 {
+    guard let memory = folder(.memory) else { return 0 }
+    switch memory.version {
+    case .v2: return (try? File.text("\(memory.path)/memory.events")).flatMap { KeyedFile($0)["oom_kill"] } ?? 0
+    case .v1: return Self.legacyKills(memory.path)
+    }
+  }
+
+  private static func legacyKills(_ folder: String) -> UInt64 {
+    let own = (try? File.text("\(folder)/memory.oom_control")).flatMap { KeyedFile($0)["oom_kill"] } ?? 0
+    return ((try? children(folder)) ?? []).reduce(own) { $0 &+ legacyKills($1) }
+  }
+
+  func number(_ folder: String, _ file: String) -> UInt64? {
+    guard let text = try? File.text("\(folder)/\(file)") else { return nil }
+    return UInt64(text.prefix { $0 != "\n" })
+  }
+}

@@ -1,0 +1,80 @@
+/// Which program answers as an Engine.
+package enum EngineFlavour: String, Sendable { case docker, podman, other }
+
+/// What an Engine does otherwise than the API says: the only place that knows. Tried on Docker 20.10 and Podman 4.3.
+package struct EngineDifferences: Sendable, Equatable {
+  package let flavour: EngineFlavour
+
+  package init(_ flavour: EngineFlavour) { self.flavour = flavour }
+
+  /// A seccomp profile is the path of a file the Engine reads (podman), not the profile itself (docker).
+  package var seccompIsFile: Bool { flavour == .podman }
+  /// The log driver that keeps logs in rotated files: podman answers `local` with an error.
+  package var logDriver: String { flavour == .podman ? "json-file" : "local" }
+  /// `Init` runs only with the host's package catatonit; docker brings its own init.
+  package var initNeedsCatatonit: Bool { flavour == .podman }
+  /// `nr_inodes` in a tmpfs's options is refused.
+  package var tmpfsTakesInodes: Bool { flavour != .podman }
+  /// `MaskedPaths` is ignored; the security option `mask=` does it.
+  package var masksBySecurityOption: Bool { flavour == .podman }
+  /// Its own default ulimits can exceed what the host lets it set, and are dropped as soon as one is named: name nofile and nproc.
+  package var needsExplicitUlimits: Bool { flavour == .podman }
+  /// `wait` looks every 250 ms or so; follow events where the moment matters.
+  package var waitPolls: Bool { flavour == .podman }
+  /// An imported image does not get the name that was asked for.
+  package var importIgnoresTag: Bool { flavour == .podman }
+  /// Inspect leaves out LogConfig.Config.
+  package var hidesLogOptions: Bool { flavour == .podman }
+
+  /// The spec as this Engine wants it said. Throws `unsupported` for what it could not hold to, rather than leave it out.
+  package func adapted(_ spec: ContainerSpec) throws(EngineFailure) -> ContainerSpec {
+    guard flavour == .podman else { return spec }
+    var spec = spec
+    if case .profile(_, nil) = spec.host.seccomp {
+      throw .unsupported("podman takes a seccomp profile from a file only; name the file as well as the profile")
+    }
+    if spec.host.ipcMode == "none", spec.host.shmSize != nil { spec.host.shmSize = nil }
+    if let masked = spec.host.maskedPaths, !masked.isEmpty {
+      spec.host.securityOptions.append("mask=" + masked.joined(separator: ":"))
+      spec.host.maskedPaths = nil
+    }
+    for index in spec.host.tmpfs.indices { spec.host.tmpfs[index].inodes = nil }
+    if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
+    if spec.host.log?.driver == "json-file" {
+      // It knows only the size; blocking is its only mode.
+      let size = spec.host.log?.options["max-size"]
+      spec.host.log?.options = size.map { ["max-size": $0] } ?? [:]
+    }
+    return spec
+  }
+
+  /// What `adapted` cannot say to this Engine and the caller must check on the running container, or live without; for people.
+  package func losses(_ spec: ContainerSpec) -> [String] {
+    guard flavour == .podman else { return [] }
+    var losses: [String] = []
+    if spec.host.tmpfs.contains(where: { $0.inodes != nil }) {
+      losses.append("podman: tmpfs without a limit of inodes")
+    }
+    if spec.host.log?.options["max-file"] != nil { losses.append("podman: one log file, not max-file of them") }
+    if spec.host.readonlyPaths != nil { losses.append("podman: ReadonlyPaths may be ignored") }
+    return losses
+  }
+
+  /// The security option for a seccomp choice.
+  func securityOption(_ seccomp: SeccompChoice) -> String? {
+    switch seccomp {
+    case .engineDefault: nil
+    case .unconfined: "seccomp=unconfined"
+    case .profile(let json, let file): "seccomp=" + (seccompIsFile ? file ?? "" : json)
+    }
+  }
+}
+
+/// Which system calls a container may make.
+package enum SeccompChoice: Sendable, Equatable {
+  /// The Engine's own profile.
+  case engineDefault
+  case unconfined
+  /// The profile as JSON, and a file the Engine can read with the same, for one that takes only files.
+  case profile(json: String, file: String?)
+}

@@ -1,0 +1,102 @@
+internal import CLinux
+internal import Glibc
+
+/// What a mount forbids (mount_setattr(2)).
+package struct MountRules: OptionSet, Sendable, Equatable {
+  package let rawValue: UInt8
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
+  package static let readOnly = MountRules(rawValue: UInt8(CL_MOUNT_RDONLY))
+  package static let noSetuid = MountRules(rawValue: UInt8(CL_MOUNT_NOSUID))
+  package static let noDevices = MountRules(rawValue: UInt8(CL_MOUNT_NODEV))
+  package static let noExecution = MountRules(rawValue: UInt8(CL_MOUNT_NOEXEC))
+}
+
+/// How a path may be resolved (openat2(2)).
+package struct ResolveRules: OptionSet, Sendable {
+  package let rawValue: UInt64
+  package init(rawValue: UInt64) { self.rawValue = rawValue }
+  package static let noMagicLinks = ResolveRules(rawValue: 0x02)
+  package static let noLinks = ResolveRules(rawValue: 0x04)
+  package static let beneath = ResolveRules(rawValue: 0x08)
+}
+
+/// A place in the tree (O_PATH): nothing of its content can be read through it.
+package enum Place {
+  /// Opens `path`, relative to `folder` when given. ELOOP or EXDEV where the rules forbid a step.
+  package static func open(_ path: String, in folder: Int32? = nil, _ rules: ResolveRules, noFollow: Bool = false)
+    throws(SystemFault) -> Descriptor
+  {
+    let flags = UInt64(CL_O_PATH) | (noFollow ? UInt64(O_NOFOLLOW) : 0)
+    return Descriptor(
+      owning: try checkShim("openat2", path) { cl_openat2(folder ?? AT_FDCWD, path, flags, 0, rules.rawValue) })
+  }
+
+  /// Opens a file for reading.
+  package static func read(_ path: String, in folder: Int32, _ rules: ResolveRules) throws(SystemFault) -> Descriptor {
+    Descriptor(
+      owning: try checkShim("openat2", path) {
+        cl_openat2(folder, path, UInt64(O_RDONLY | O_NONBLOCK | O_NOCTTY), 0, rules.rawValue)
+      })
+  }
+}
+
+/// A mount that hangs nowhere yet. Gone when let go of without being attached.
+package struct DetachedMount: ~Copyable, Sendable {
+  private let descriptor: Descriptor
+
+  /// A private copy of what is seen at an open place, submounts included, under `rules` (open_tree(2)).
+  package init(copying place: borrowing Descriptor, _ rules: MountRules, _ path: String) throws(SystemFault) {
+    let tree = Descriptor(
+      owning: try place.withRaw { (raw) throws(SystemFault) in
+        try checkShim("open_tree", path) { cl_clone_tree(raw, "", 1) }
+      })
+    try tree.withRaw { (raw) throws(SystemFault) in
+      _ = try checkShim("mount_setattr", path) { cl_set_mount(raw, UInt64(rules.rawValue), 1, 1) }
+    }
+    descriptor = tree
+  }
+
+  /// A new file system of `type` with `options` (nil value: a flag), as fsconfig(2) takes them.
+  package init(new type: String, _ options: [(String, String?)], _ rules: MountRules) throws(SystemFault) {
+    let pairs = CStrings(options.flatMap { [$0.0, $0.1 ?? ""] })
+    for (index, option) in options.enumerated() where option.1 == nil {
+      free(pairs.pointers[2 * index + 1])
+      pairs.pointers[2 * index + 1] = nil
+    }
+    let raw = pairs.pointers.withMemoryRebound(to: UnsafePointer<CChar>?.self, capacity: 2 * options.count + 1) {
+      cl_new_mount(type, $0, UInt64(rules.rawValue))
+    }
+    descriptor = Descriptor(owning: try checkShim("fsmount", type) { raw })
+  }
+
+  package borrowing func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+    -> Result
+  {
+    try descriptor.withRaw(body)
+  }
+
+  /// Hangs it onto an open folder or file of the caller's mount namespace.
+  package borrowing func attach(to target: borrowing Descriptor, _ path: String) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      try target.withRaw { (target) throws(SystemFault) in
+        _ = try checkShim("move_mount", path) { cl_attach_mount(raw, target) }
+      }
+    }
+  }
+
+  /// Adds rules to it alone, attached or not.
+  package borrowing func restrict(_ rules: MountRules, _ path: String) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      _ = try checkShim("mount_setattr", path) { cl_set_mount(raw, UInt64(rules.rawValue), 0, 0) }
+    }
+  }
+}
+
+/// The calling process's view of all mounts.
+package enum MountView {
+  /// From now on nothing mounted here shows elsewhere, nor the other way round.
+  package static func makePrivate() throws(SystemFault) { try checkShim("mount", "/") { cl_make_all_private() } }
+
+  /// Makes the current folder (a mount's root) the root and lets go of the old one, all below included.
+  package static func pivotHere() throws(SystemFault) { try checkShim("pivot_root") { cl_pivot_here() } }
+}

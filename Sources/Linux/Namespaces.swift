@@ -1,0 +1,73 @@
+internal import CLinux
+internal import Glibc
+
+/// Kinds of namespace (namespaces(7)), by the kernel's clone flags.
+package struct NamespaceKinds: OptionSet, Sendable, Equatable {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
+  package static let mount = NamespaceKinds(rawValue: UInt32(CL_NEWNS))
+  package static let cgroup = NamespaceKinds(rawValue: UInt32(CL_NEWCGROUP))
+  package static let uts = NamespaceKinds(rawValue: UInt32(CL_NEWUTS))
+  package static let ipc = NamespaceKinds(rawValue: UInt32(CL_NEWIPC))
+  package static let user = NamespaceKinds(rawValue: UInt32(CL_NEWUSER))
+  package static let pid = NamespaceKinds(rawValue: UInt32(CL_NEWPID))
+  package static let network = NamespaceKinds(rawValue: UInt32(CL_NEWNET))
+
+  /// Each kind with its name in `/proc/PID/ns`.
+  package static let files: [(kind: NamespaceKinds, name: String)] = [
+    (.user, "user"), (.mount, "mnt"), (.pid, "pid"), (.network, "net"), (.ipc, "ipc"), (.uts, "uts"),
+    (.cgroup, "cgroup"),
+  ]
+}
+
+/// Who one is after a fork.
+package enum Forked: ~Copyable {
+  case child
+  case parent(pid: Int32, Pidfd)
+}
+
+/// Making and entering namespaces. Everything here is for a process with a single thread.
+package enum Namespaces {
+  /// Forks into new namespaces, and into a v2 cgroup when its folder is given (clone3(2)). The child goes on with a copy of the
+  /// caller's memory and descriptors.
+  package static func fork(_ kinds: NamespaceKinds, cgroup: borrowing Descriptor?) throws(SystemFault) -> Forked {
+    var raw: Int32 = -1
+    let folder = cgroup.rawOrNone
+    let pid = try checkShim("clone3") { cl_clone(UInt64(kinds.rawValue), folder, &raw) }
+    return pid == 0 ? .child : .parent(pid: pid, Pidfd(Descriptor(owning: raw)))
+  }
+
+  /// Forks with nothing new (fork(2)); 0 in the child.
+  package static func fork() throws(SystemFault) -> Int32 { try checkShim("fork") { cl_fork() } }
+
+  /// Leaves the current namespaces of these kinds for new ones.
+  package static func unshare(_ kinds: NamespaceKinds) throws(SystemFault) {
+    try checkShim("unshare") { cl_unshare(Int32(bitPattern: kinds.rawValue)) }
+  }
+
+  /// Enters the namespaces of these kinds of the process behind a pidfd, all or none (setns(2)).
+  package static func enter(_ process: borrowing Pidfd, _ kinds: NamespaceKinds) throws(SystemFault) {
+    try process.withRaw { (raw) throws(SystemFault) in
+      _ = try checkShim("setns") { cl_setns(raw, Int32(bitPattern: kinds.rawValue)) }
+    }
+  }
+
+  package static func setHostName(_ name: String) throws(SystemFault) {
+    try checkShim("sethostname", name) { cl_set_hostname(name, name.utf8.count) }
+  }
+
+  /// Brings `lo` up in the caller's network namespace.
+  package static func bringLoopbackUp() throws(SystemFault) { try checkShim("ioctl", "lo") { cl_loopback_up() } }
+}
+
+extension Optional where Wrapped == Descriptor {
+  /// The number, lent; -1 for none.
+  fileprivate var rawOrNone: Int32 {
+    borrowing get {
+      switch self {
+      case .none: -1
+      case .some(let descriptor): descriptor.withRaw { $0 }
+      }
+    }
+  }
+}

@@ -1,0 +1,80 @@
+internal import CLinux
+internal import Glibc
+
+/// A process by a descriptor, which never comes to mean another process (pidfd_open(2)). Readable once it has ended.
+package struct Pidfd: ~Copyable, Sendable {
+  private let descriptor: Descriptor
+
+  package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+
+  /// The process that has this number now; ESRCH if none has. The caller knows by other means that it is the one it wants.
+  package init(of pid: Int32) throws(SystemFault) {
+    descriptor = Descriptor(owning: try checkShim("pidfd_open", "\(pid)") { cl_pidfd_open(pid, 0) })
+  }
+
+  package borrowing func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+    -> Result
+  {
+    try descriptor.withRaw(body)
+  }
+
+  /// ESRCH once it has ended and was waited for.
+  package borrowing func send(_ signal: Int32) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      _ = try checkShim("pidfd_send_signal", "\(signal)") { cl_pidfd_send_signal(raw, signal) }
+    }
+  }
+}
+
+/// A child's end, as wait(2) tells it.
+package enum ChildEnd: Sendable, Equatable {
+  case code(Int32)
+  case signal(Int32)
+}
+
+/// Waiting for children, and ending oneself.
+package enum Children {
+  /// Waits for a child (-1: any) and takes its end; nil with `block: false` when none has ended. ECHILD when there is none.
+  package static func wait(_ pid: Int32, block: Bool) throws(SystemFault) -> (pid: Int32, end: ChildEnd)? {
+    var status: Int32 = 0
+    let ended = try checkShim("waitpid", "\(pid)") { cl_wait(pid, block ? 0 : Int32(CL_NO_WAIT), &status) }
+    guard ended > 0 else { return nil }
+    var code: Int32 = 0
+    var signal: Int32 = 0
+    cl_wait_status(status, &code, &signal)
+    return (ended, signal == 0 ? .code(code) : .signal(signal))
+  }
+
+  /// _exit(2).
+  package static func exitNow(_ code: Int32) -> Never { cl_exit_now(code) }
+
+  /// Starts a program with the given descriptors as 0, 1, 2 … and no other, in a session of its own, with default signals and an
+  /// empty environment. Returns its pid; the caller waits for it.
+  package static func spawn(_ path: String, _ arguments: [String], descriptors: [Int32]) throws(SystemFault) -> Int32 {
+    var pid: pid_t = 0
+    let vector = CStrings(arguments)
+    let empty = CStrings([])
+    try checkShim("posix_spawn", path) {
+      cl_spawn(path, vector.pointers, empty.pointers, descriptors, Int32(descriptors.count), &pid)
+    }
+    return pid
+  }
+}
+
+/// A NULL-terminated array of C strings, freed with this object.
+final class CStrings {
+  let pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+  private let count: Int
+
+  init(_ strings: [String]) {
+    count = strings.count
+    pointers = .allocate(capacity: strings.count + 1)
+    for (index, string) in strings.enumerated() { pointers[index] = strdup(string) }
+    pointers[strings.count] = nil
+  }
+
+  deinit {
+    for index in 0..<count { free(pointers[index]) }
+    pointers.deallocate()
+  }
+}

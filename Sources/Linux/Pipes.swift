@@ -1,0 +1,109 @@
+internal import CLinux
+internal import Glibc
+
+/// A pipe, close-on-exec; each end is taken out of it by who is to own it.
+package struct Pipe: ~Copyable {
+  package var reading: Descriptor?
+  package var writing: Descriptor?
+
+  /// `size` bytes of room, or what an unprivileged limit allows; the read end does not block if asked.
+  package init(size: Int32? = nil, nonBlockingRead: Bool) throws(SystemFault) {
+    var ends: [Int32] = [0, 0]
+    try check("pipe") { pipe(&ends) }
+    reading = Descriptor(owning: ends[0])
+    writing = Descriptor(owning: ends[1])
+    try Pipe.setFlags(ends[0], nonBlocking: nonBlockingRead)
+    try Pipe.setFlags(ends[1], nonBlocking: false)
+    // Best effort: over the user's pipe quota the default size stays, and works.
+    if let size { _ = cl_set_pipe_size(ends[0], size) }
+  }
+
+  private static func setFlags(_ raw: Int32, nonBlocking: Bool) throws(SystemFault) {
+    try check("fcntl", "FD_CLOEXEC") { fcntl(raw, F_SETFD, FD_CLOEXEC) }
+    if nonBlocking { try check("fcntl", "O_NONBLOCK") { fcntl(raw, F_SETFL, O_NONBLOCK) } }
+  }
+
+  /// Moves up to `length` bytes between two descriptors, one of which is a pipe, without copying them through the caller
+  /// (splice(2)). 0: the end of the input. Nil: nothing can be moved now.
+  package static func splice(_ input: Int32, _ output: Int32, offset: UnsafeMutablePointer<Int64>? = nil, _ length: Int)
+    throws(SystemFault) -> Int?
+  {
+    do throws(SystemFault) { return Int(try checkShim("splice") { cl_splice(input, output, offset, length) }) } catch
+      where error.code == EAGAIN
+    { return nil }
+  }
+
+  /// How many bytes wait in a pipe or socket.
+  package static func waiting(_ raw: Int32) -> Int { max(0, Int(cl_bytes_waiting(raw))) }
+}
+
+/// Packets between a parent and the child it forks; the parent's end learns who wrote each.
+package struct PacketPair: ~Copyable {
+  package var parent: Descriptor?
+  package var child: Descriptor?
+
+  /// Both ends block and are close-on-exec.
+  package init() throws(SystemFault) {
+    var ends: [Int32] = [0, 0]
+    try checkShim("socketpair") { cl_packet_pair(&ends) }
+    parent = Descriptor(owning: ends[0])
+    child = Descriptor(owning: ends[1])
+  }
+
+  /// One packet and its sender's pid in the caller's pid namespace; an empty one is the end.
+  package static func receive(_ raw: Int32, limit: Int = 512) throws(SystemFault) -> (bytes: [UInt8], sender: Int32) {
+    var sender: pid_t = 0
+    var bytes = [UInt8](repeating: 0, count: limit)
+    let got = try checkShim("recvmsg") {
+      bytes.withUnsafeMutableBytes { cl_receive_from(raw, $0.baseAddress, $0.count, &sender) }
+    }
+    bytes.removeLast(limit - Int(got))
+    return (bytes, sender)
+  }
+
+  /// EPIPE when nobody is left at the other end.
+  package static func send(_ raw: Int32, _ bytes: [UInt8]) throws(SystemFault) {
+    _ = try checkShim("send") { bytes.withUnsafeBytes { cl_send_packet(raw, $0.baseAddress, $0.count) } }
+  }
+}
+
+/// Memory with a descriptor that nobody can change any more (memfd_create(2), F_ADD_SEALS).
+package enum SealedMemory {
+  package static func make(_ name: String, _ bytes: [UInt8]) throws(SystemFault) -> Descriptor {
+    let file = Descriptor(owning: try checkShim("memfd_create", name) { cl_memory_file(name) })
+    try file.withRaw { (raw) throws(SystemFault) in
+      try writeAll(raw, bytes[...], name)
+      try check("lseek", name) { lseek(raw, 0, SEEK_SET) }
+      try checkShim("fcntl", "F_ADD_SEALS") { cl_seal(raw) }
+    }
+    return file
+  }
+
+  /// All of it, at most `limit` bytes; EPERM if it is not sealed.
+  package static func read(_ file: borrowing Descriptor, limit: Int) throws(SystemFault) -> [UInt8] {
+    let sealed = try file.withRaw { (raw) throws(SystemFault) in try checkShim("fcntl", "F_GET_SEALS") { cl_is_sealed(raw) } }
+    guard sealed == 1 else { throw SystemFault(call: "fcntl", subject: "F_GET_SEALS", code: EPERM) }
+    return try readAll(file, "memfd", limit: limit)
+  }
+}
+
+/// TCP as the forwarder needs it: plain, non-blocking, close-on-exec.
+package enum TCP {
+  /// A listening socket at a numeric address; `port` 0 becomes the one taken.
+  package static func listen(_ address: String, _ port: inout UInt16, backlog: Int32 = 128) throws(SystemFault) -> Descriptor {
+    let asked = port
+    return Descriptor(
+      owning: try checkShim("bind", "\(address):\(asked)") { cl_listen_tcp(address, &port, backlog) })
+  }
+
+  /// A socket on its way to 127.0.0.1 in the caller's network namespace.
+  package static func connectLoopback(_ port: UInt16) throws(SystemFault) -> Descriptor {
+    Descriptor(owning: try checkShim("connect", "127.0.0.1:\(port)") { cl_connect_loopback(port) })
+  }
+
+  /// 0 once connected, or the errno it failed with.
+  package static func pendingError(_ raw: Int32) -> Int32 { cl_socket_error(raw) }
+
+  /// No more will be sent. Best effort: a connection already gone needs none.
+  package static func finishWriting(_ raw: Int32) { _ = cl_shutdown_write(raw) }
+}

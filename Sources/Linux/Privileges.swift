@@ -1,0 +1,89 @@
+internal import CLinux
+internal import Glibc
+
+/// What a process gives up before a program it does not trust runs in its place. Each call concerns the calling thread, so the
+/// caller has only one. None of it can be taken back.
+package enum Privileges {
+  /// Drops every capability from the bounding set that is not in `keep` (bit = number). Needs CAP_SETPCAP.
+  package static func bound(keep: UInt64) throws(SystemFault) {
+    try checkShim("prctl", "PR_CAPBSET_DROP") { cl_bound_capabilities(keep) }
+  }
+
+  /// Root's id gives no capabilities, and a change of ids takes none; with `ambient` false, none can be handed to a program either.
+  package static func lockSecurebits(ambient: Bool) throws(SystemFault) {
+    try checkShim("prctl", "PR_SET_SECUREBITS") { cl_lock_securebits(ambient ? 0 : 1) }
+  }
+
+  /// Holds exactly `set` from now on; with `ambient` a program started keeps it.
+  package static func setCapabilities(_ set: UInt64, ambient: Bool) throws(SystemFault) {
+    try checkShim("capset") { cl_set_capabilities(set, ambient ? 1 : 0) }
+  }
+
+  /// Takes on ids: supplementary groups, then gid, then uid.
+  package static func become(uid: UInt32, gid: UInt32, groups: [UInt32]) throws(SystemFault) {
+    try checkShim("setresuid", "\(uid):\(gid)") { cl_become(uid, gid, groups, groups.count) }
+  }
+
+  package static func setNoNewPrivileges() throws(SystemFault) {
+    try checkShim("prctl", "PR_SET_NO_NEW_PRIVS") { cl_set_no_new_privs() }
+  }
+
+  /// Others of the same uid can no longer look inside, nor attach.
+  package static func setNotDumpable() throws(SystemFault) {
+    try checkShim("prctl", "PR_SET_DUMPABLE") { cl_set_not_dumpable() }
+  }
+
+  /// Orphans among the descendants come to this process.
+  package static func setSubreaper() throws(SystemFault) {
+    try checkShim("prctl", "PR_SET_CHILD_SUBREAPER") { cl_set_subreaper() }
+  }
+
+  /// Lowers a limit by the kernel's number (setrlimit(2)); `UInt64.max` is unlimited.
+  package static func limit(_ resource: Int32, soft: UInt64, hard: UInt64) throws(SystemFault) {
+    try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(resource, soft, hard) }
+  }
+
+  /// Default handlers for every signal, and none blocked.
+  package static func resetSignals() throws(SystemFault) { try checkShim("sigprocmask") { cl_reset_signals() } }
+
+  /// Every descriptor from `first` on is closed when a program is started.
+  package static func closeOnExec(from first: UInt32) throws(SystemFault) {
+    try checkShim("close_range") { cl_close_from(first, 1) }
+  }
+
+  /// Closes every descriptor from `first` on. Owners of any of them must no longer exist, or never run again.
+  package static func close(from first: UInt32) throws(SystemFault) {
+    try checkShim("close_range") { cl_close_from(first, 0) }
+  }
+
+  package static func newSession() throws(SystemFault) { try check("setsid") { setsid() } }
+
+  package static func setFileMask(_ mask: UInt32) { _ = umask(mask) }
+
+  package static func changeFolder(_ path: String) throws(SystemFault) { try check("chdir", path) { chdir(path) } }
+
+  package static func changeFolder(_ folder: borrowing Descriptor, _ path: String) throws(SystemFault) {
+    try folder.withRaw { (raw) throws(SystemFault) in _ = try check("fchdir", path) { fchdir(raw) } }
+  }
+
+  /// The current folder's path; fails, or does not begin with `/`, when it lies outside the root.
+  package static func currentFolder() throws(SystemFault) -> String {
+    guard let path = getcwd(nil, 0) else { throw SystemFault(call: "getcwd", subject: "", code: ENOENT) }
+    defer { free(path) }
+    return String(cString: path)
+  }
+
+  /// Replaces the program by an open file (execveat(2)). Returns only by an error.
+  package static func execute(_ file: Int32, _ arguments: [String], _ environment: [String]) throws(SystemFault) {
+    let vector = CStrings(arguments)
+    let values = CStrings(environment)
+    try checkShim("execve", arguments.first ?? "") { cl_exec_open(file, vector.pointers, values.pointers) }
+  }
+
+  /// Replaces the program by what `path` names: for scripts, whose interpreter opens them by name.
+  package static func execute(path: String, _ arguments: [String], _ environment: [String]) throws(SystemFault) {
+    let vector = CStrings(arguments)
+    let values = CStrings(environment)
+    try check("execve", path) { execve(path, vector.pointers, values.pointers) }
+  }
+}
