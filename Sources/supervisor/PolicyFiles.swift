@@ -1,3 +1,4 @@
+internal import Client
 internal import Glibc
 internal import Linux
 internal import Model

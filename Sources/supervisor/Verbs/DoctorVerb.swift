@@ -6,6 +6,7 @@ internal import EngineAPI
 internal import Glibc
 internal import Linux
 internal import Model
+internal import RPC
 internal import Scheduling
 
 /// `supervisor doctor`

@@ -25,7 +25,7 @@ struct CheckedFiles {
       readings.append((entry, reading))
       for problem in reading.problems { print(problem, entry.source.path) }
     }
-    for problem in checkTogether(readings.compactMap(\.reading.policy), alreadyApplied: []) { print(problem, paths.first ?? "policies") }
+    for problem in checkTogether(readings.map(\.reading)) { print(problem, paths.first ?? "policies") }
   }
 
   private mutating func print(_ problem: Problem, _ file: String) {
