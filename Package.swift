@@ -84,6 +84,9 @@ let package = Package(
     program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
 
     tests("ModelTests", ["Model"]),
+    tests("RPCTests", ["Model", "Linux", "RPC"]),
+    tests("StorageTests", ["Model", "Storage"]),
+    tests("SupervisionTests", ["Model", "Supervision"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests(

@@ -51,7 +51,7 @@ struct EngineParts: DaemonParts {
       case "image.build": return try await build(engine, arguments, progress)
       case "image.prune":
         let removed = try await engine.pruneImages()
-        return .object(["removed": .array(removed.deleted.map { .string($0) }), "freed": .integer(removed.reclaimed)])
+        return .object(["removed": .array((removed.untagged + removed.deleted).map { .string($0) })])
       default: throw RPCFailure(.unknownMethod, "there is no method '\(method)'")
       }
     } catch let failure as RPCFailure {
@@ -69,16 +69,15 @@ struct EngineParts: DaemonParts {
   }
 
   private func list(_ engine: Engine) async throws -> JSONValue {
-    let images = try await engine.listImages()
-    return .object([
-      "images": .array(
-        images.map { image in
-          .object([
-            "id": .string(image.id), "tags": .array(image.tags.map { .string($0) }), "size": .integer(image.size),
-            "created": image.created.map { .integer($0.nanoseconds / 1_000_000_000) } ?? .null,
-          ])
-        })
-    ])
+    var rows: [JSONValue] = []
+    for image in try await engine.listImages() {
+      rows.append(
+        .object([
+          "id": .string(image.id), "tags": .array(image.tags.map { .string($0) }), "size": .integer(image.size),
+          "created": .integer(image.created.nanoseconds / 1_000_000_000),
+        ]))
+    }
+    return .object(["images": .array(rows)])
   }
 
   private func pull(_ engine: Engine, _ reference: String, _ progress: @Sendable (JSONValue) async throws -> Void) async throws -> JSONValue {
