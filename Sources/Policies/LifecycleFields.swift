@@ -143,27 +143,17 @@ private let dependenciesForm = Form.either(
     })
 }
 
-/// signal(7), x86-64 and arm64.
-private let signals: [(name: String, number: Int32)] = [
-  ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9),
-  ("USR1", 10),
-  ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16), ("CHLD", 17), ("CONT", 18),
-  ("STOP", 19),
-  ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27),
-  ("WINCH", 28),
-  ("IO", 29), ("PWR", 30), ("SYS", 31), ("RTMIN", 34), ("RTMAX", 64),
-]
-
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `RTMAX-1`; nil: no signal of Linux. Numbers 32 and 33 are the C library's own.
 package func signalNumber(_ text: String) -> Int32? {
-  if let number = Form.whole(text) {
-    return (1...31).contains(number) || (34...64).contains(number) ? Int32(number) : nil
-  }
+  if let number = SignalName.number(text) { return number == 32 || number == 33 ? nil : number }
   let upper = text.uppercased()
   let name = upper.hasPrefix("SIG") ? String(upper.dropFirst(3)) : upper
-  if let known = signals.first(where: { $0.name == name }) { return known.number }
-  for (prefix, base, sign) in [("RTMIN+", Int32(34), Int32(1)), ("RTMAX-", 64, -1)] where name.hasPrefix(prefix) {
-    guard let offset = Form.whole(String(name.dropFirst(prefix.count))), (0...30).contains(offset) else { return nil }
+  for (prefix, base, sign) in [("RTMIN", Int32(34), Int32(1)), ("RTMAX", 64, -1)] where name.hasPrefix(prefix) {
+    let rest = name.dropFirst(prefix.count)
+    guard !rest.isEmpty else { return base }
+    guard rest.first == (sign > 0 ? "+" : "-"), let offset = Form.whole(String(rest.dropFirst())),
+      (0...30).contains(offset)
+    else { return nil }
     return base + sign * Int32(offset)
   }
   return nil
@@ -171,6 +161,5 @@ package func signalNumber(_ text: String) -> Int32? {
 
 /// `SIGTERM`, `SIGRTMIN+3`.
 package func signalName(_ number: Int32) -> String {
-  if let known = signals.first(where: { $0.number == number }) { return "SIG\(known.name)" }
-  return (35...63).contains(number) ? "SIGRTMIN+\(number - 34)" : String(number)
+  SignalName.name(of: number) ?? ((34...64).contains(number) ? "SIGRTMIN+\(number - 34)" : String(number))
 }

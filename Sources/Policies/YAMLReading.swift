@@ -233,7 +233,8 @@ struct YAMLReading {
       let name = restored(scalar.string)
       key.path = result.node.path.isEmpty ? name : "\(result.node.path).\(name)"
       key.content = .scalar(name)
-      refuseTag(scalar.tag, scalar.style == .plain ? "" : "tag:yaml.org,2002:str", key)
+      // Looking for duplicate keys has given every key without a tag this one.
+      refuseTag(scalar.tag, "tag:yaml.org,2002:str", key)
       let isMerge = scalar.style == .plain && name == "<<"
       let value = convert(valueNode, path: isMerge ? result.node.path : key.path, depth: depth + 1)
       guard !stopped else { return }
