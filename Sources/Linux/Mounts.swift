@@ -18,6 +18,8 @@ package struct ResolveRules: OptionSet, Sendable {
   package static let noMagicLinks = ResolveRules(rawValue: 0x02)
   package static let noLinks = ResolveRules(rawValue: 0x04)
   package static let beneath = ResolveRules(rawValue: 0x08)
+  /// Never into another mount.
+  package static let sameMount = ResolveRules(rawValue: 0x01)
 }
 
 /// A place in the tree (O_PATH): nothing of its content can be read through it.
@@ -37,6 +39,25 @@ package enum Place {
       owning: try checkShim("openat2", path) {
         cl_openat2(folder, path, UInt64(O_RDONLY | O_NONBLOCK | O_NOCTTY), 0, rules.rawValue)
       })
+  }
+}
+
+/// Making single names in a folder nobody else can change, such as a root that is being built.
+extension Place {
+  package static func makeFolder(_ name: String, in folder: Int32, mode: UInt32) throws(SystemFault) {
+    try check("mkdir", name) { mkdirat(folder, name, mode) }
+  }
+
+  package static func makeLink(_ name: String, in folder: Int32, to target: String) throws(SystemFault) {
+    try check("symlink", name) { symlinkat(target, folder, name) }
+  }
+
+  package static func makeFile(_ name: String, in folder: Int32, mode: UInt32, _ bytes: [UInt8]) throws(SystemFault) {
+    let file = Descriptor(
+      owning: try check("open", name) {
+        openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode)
+      })
+    try file.withRaw { (raw) throws(SystemFault) in try writeAll(raw, bytes[...], name) }
   }
 }
 
@@ -69,7 +90,7 @@ package struct DetachedMount: ~Copyable, Sendable {
     descriptor = Descriptor(owning: try checkShim("fsmount", type) { raw })
   }
 
-  package borrowing func withRaw<Result, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
     -> Result
   {
     try descriptor.withRaw(body)
@@ -83,6 +104,9 @@ package struct DetachedMount: ~Copyable, Sendable {
       }
     }
   }
+
+  /// Its root, open as a folder or place, for as long as the mount object lives.
+  package borrowing func duplicate() throws(SystemFault) -> Descriptor { try descriptor.duplicate() }
 
   /// Adds rules to it alone, attached or not.
   package borrowing func restrict(_ rules: MountRules, _ path: String) throws(SystemFault) {
