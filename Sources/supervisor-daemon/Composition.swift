@@ -1,3 +1,4 @@
+internal import Cgroups
 internal import ContainerHosting
 internal import Control
 internal import EngineAPI
@@ -46,14 +47,14 @@ struct Composition {
         cgroupBase: configuration.cgroupParent)
       let loop = try EventLoop(name: "control")
       let rules = configuration.rules
-      let choice = flags.engine ?? configuration.engine
+      let choice = flags.engine ?? configuration.engine.text
       let found = await EngineChoice.find(choice, environment, runtimeFolder: getuid() == 0 ? nil : environment["XDG_RUNTIME_DIR"])
       log.notice("engine.chosen", metadata: ["choice": "\(choice)", "engine": "\(found.engine.map { "\($0.endpoint)" } ?? "none: \(found.reason)")"])
       let hosts = try makeHosts(layout, found.engine, rules)
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base, uidBlock: configuration.uidRange.size,
-          admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserveMemory), noEngine: found.reason, log: log))
+          admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory), noEngine: found.reason, log: log))
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
         engine: found.engine, choice: choice, reason: found.reason, layout: layout,
@@ -84,7 +85,7 @@ struct Composition {
     do throws(SystemFault) { bytes = try File.read(path, limit: 1 << 20 + 1) } catch where error.code == ENOENT {
       return Configuration()
     } catch { fail(78, "the configuration cannot be read: \(error)", "check the file's permissions") }
-    let reading = Policies.readConfiguration(bytes, path: path)
+    let reading = Policies.readConfiguration(bytes)
     guard let configuration = reading.configuration else {
       fail(78, "the configuration is not valid\n" + reading.problems.map { $0.rendered(file: path) }.joined(), "`supervisor policy check \(path)` checks it")
     }
@@ -102,14 +103,15 @@ struct Composition {
 
   /// An instance under a root of its own is named by its id, so that several can run side by side.
   private static func name(_ configuration: Configuration, _ flags: Flags, _ id: String) -> String {
-    if let name = configuration.instanceName { return name }
+    if configuration.instance != Configuration().instance { return configuration.instance }
     if case .system = flags.place { return "default" }
     return String(id.prefix(8))
   }
 
   private static func makeHosts(_ layout: InstanceLayout, _ engine: Engine?, _ rules: HostRules) throws -> [Runtime: any AppHost] {
+    let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
-    hosts[.native] = try NativeHost(layout: layout, shim: Programs.find("supervisor-shim"))
+    hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
     if let engine { hosts[.container] = try ContainerHost(layout: layout, engine: engine, rules: rules) }
     return hosts
   }
@@ -188,5 +190,18 @@ enum Programs {
     let folder = (own ?? "/usr/bin/x").split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
     let places = ["\(folder)/\(name)", "\(folder)/../libexec/appsupervisor/\(name)"]
     return places.first { access($0, X_OK) == 0 } ?? places[0]
+  }
+}
+
+extension Configuration.Engine {
+  /// As `--engine` writes it.
+  var text: String {
+    switch self {
+    case .auto: "auto"
+    case .docker: "docker"
+    case .podman: "podman"
+    case .none: "none"
+    case .socket(let path): path
+    }
   }
 }

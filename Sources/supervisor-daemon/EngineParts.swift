@@ -100,7 +100,7 @@ struct EngineParts: DaemonParts {
     var spec = BuildSpec(tag: ImageReference(try Self.text("tag", arguments)))
     spec.dockerfile = arguments["dockerfile"]?.stringValue ?? "Dockerfile"
     for (key, value) in arguments["arguments"]?.objectValue ?? JSONObject() { spec.arguments[key] = value.stringValue ?? "" }
-    let context = try BuildContext.archive(try Self.text("context", arguments))
+    let context = try BuildContext.archive(try Self.text("context", arguments), keeping: spec.dockerfile)
     var id = ""
     for try await step in try await engine.buildImage(spec, context: context) {
       try await progress(Self.json(step))

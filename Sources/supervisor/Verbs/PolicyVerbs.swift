@@ -74,10 +74,11 @@ struct PolicyCheck: ParsableCommand {
   private func checkConfiguration(_ path: String) throws -> Int {
     let bytes: [UInt8]
     do throws(SystemFault) { bytes = try File.read(path, limit: 1 << 20) } catch { throw Failure(1, "\(error)") }
-    let reading = readConfiguration(bytes, path: path)
+    let reading = readConfiguration(bytes)
     for problem in reading.problems { Output.rawError(problem.rendered(file: path)) }
-    if reading.errors.isEmpty, !Output.json { Output.line("\(path): no errors") }
-    return reading.errors.count
+    let errors = reading.problems.count { $0.severity == .error }
+    if errors == 0, !Output.json { Output.line("\(path): no errors") }
+    return errors
   }
 }
 
