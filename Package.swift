@@ -87,6 +87,7 @@ let package = Package(
     tests("RPCTests", ["Model", "Linux", "RPC"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
+    tests("EndToEndTests", ["Model"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests(
