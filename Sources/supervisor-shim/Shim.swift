@@ -125,7 +125,9 @@ final class Shim {
 
   private func accept() {
     guard let listener else { return }
-    guard let arrived = try? listener.withRaw({ (raw) throws(SystemFault) in try UnixSocket.accept(raw) }) else { return }
+    guard let arrived = try? listener.withRaw({ (raw) throws(SystemFault) in try UnixSocket.accept(raw) }) else {
+      return
+    }
     let connection = SharedDescriptor(arrived)
     let peer = try? connection.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
     guard let peer, peer.uid == 0 || peer.uid == geteuid(), connections.count < Self.maximumConnections else { return }
