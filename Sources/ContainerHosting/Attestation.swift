@@ -1,5 +1,6 @@
 internal import Cgroups
 internal import EngineAPI
+internal import FileSystems
 internal import Model
 internal import Scheduling
 
@@ -152,7 +153,9 @@ struct Attestation {
         reports.append(row("mount \(entry.target)", "there", "absent"))
         continue
       }
-      if entry.readOnly { reports.append(row("mount \(entry.target)", "read-only", mount.isReadOnly ? "read-only" : "writable")) }
+      if entry.readOnly {
+        reports.append(row("mount \(entry.target)", "read-only", mount.isReadOnly ? "read-only" : "writable"))
+      }
       let shared = mount.propagation.contains { $0.hasPrefix("shared") }
       if shared { reports.append(row("mount \(entry.target)", "private", "shared")) }
     }

@@ -37,10 +37,11 @@ struct BuildContext {
 
   /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in.
   static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
-    var context = BuildContext(root: folder, ignore: IgnoreList((try? File.text("\(folder)/.dockerignore")) ?? "", keeping: dockerfile))
+    var context = BuildContext(
+      root: folder, ignore: IgnoreList((try? File.text("\(folder)/.dockerignore")) ?? "", keeping: dockerfile))
     do throws(SystemFault) {
       try context.collect("", Folder(opening: folder))
-    } catch where error.code == E2BIG {
+    } catch  where error.code == E2BIG {
       throw .tooManyFiles(folder)
     } catch {
       throw .unreadable(error)
@@ -82,13 +83,11 @@ struct BuildContext {
   }
 
   private static func readLink(_ folder: borrowing Folder, _ name: String) throws(SystemFault) -> String {
-    var buffer = [UInt8](repeating: 0, count: 4096)
+    var buffer = [CChar](repeating: 0, count: 4096)
     let count = try folder.withRaw { (raw) throws(SystemFault) in
-      try check("readlink", name) {
-        buffer.withUnsafeMutableBytes { readlinkat(raw, name, $0.bindMemory(to: CChar.self).baseAddress, $0.count) }
-      }
+      try check("readlink", name) { readlinkat(raw, name, &buffer, buffer.count) }
     }
-    return String(decoding: buffer[..<count], as: UTF8.self)
+    return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   // MARK: tar
@@ -145,9 +144,10 @@ struct BuildContext {
       case .folder: return Tar.header(item.path + "/", item.mode, "5", 0)
       case .link(let target): return Tar.header(item.path, item.mode, "2", 0, link: target)
       case .file:
-        let file = Descriptor(owning: try check("open", item.path) {
-          Glibc.open("\(context.root)/\(item.path)", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-        })
+        let file = Descriptor(
+          owning: try check("open", item.path) {
+            Glibc.open("\(context.root)/\(item.path)", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+          })
         var status = stat()
         try file.withRaw { raw in _ = try check("stat", item.path) { fstat(raw, &status) } }
         let size = UInt64(status.st_size)

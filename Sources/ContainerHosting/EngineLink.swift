@@ -1,6 +1,6 @@
-package import EngineAPI
-package import Linux
-package import Model
+internal import EngineAPI
+internal import Linux
+internal import Model
 
 /// The one connection to the engine, made when it is needed and again after it was lost.
 actor EngineLink {
@@ -45,7 +45,8 @@ actor EngineLink {
     case .success(let found):
       current = found
       return found
-    case .failure(let error): throw (error as? EngineFailure).map { HostFailure($0) } ?? HostFailure(.failed, "\(error)")
+    case .failure(let error):
+      throw (error as? EngineFailure).map { HostFailure($0) } ?? HostFailure(.failed, "\(error)")
     }
   }
 
@@ -55,7 +56,10 @@ actor EngineLink {
     let places =
       engine.flavour == .podman
       ? ["/usr/libexec/podman/catatonit", "/usr/local/libexec/podman/catatonit", "/usr/bin/catatonit"]
-      : ["/usr/bin/docker-init", "/usr/local/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/sbin/docker-init"]
+      : [
+        "/usr/bin/docker-init", "/usr/local/bin/docker-init", "/usr/libexec/docker/docker-init",
+        "/usr/sbin/docker-init",
+      ]
     return EngineFacts(
       endpoint: endpoint.description, flavour: engine.flavour.rawValue, version: version.version,
       apiVersion: engine.apiVersion.description, cgroupDriver: info.cgroupDriver, cgroupVersion: info.cgroupVersion,
@@ -98,7 +102,9 @@ extension HostFailure {
 }
 
 /// Makes an engine call in the words of a host.
-func asked<Result: Sendable>(_ body: () async throws(EngineFailure) -> Result) async throws(HostFailure) -> Result {
+func asked<Result: Sendable>(
+  isolation: isolated (any Actor)? = #isolation, _ body: () async throws(EngineFailure) -> Result
+) async throws(HostFailure) -> Result {
   do throws(EngineFailure) { return try await body() } catch { throw HostFailure(error) }
 }
 
@@ -121,7 +127,9 @@ actor Turnstile {
     if waiting.isEmpty { free += 1 } else { waiting.removeFirst().resume() }
   }
 
-  nonisolated func pass<Result: Sendable>(_ body: () async throws(HostFailure) -> Result) async throws(HostFailure)
+  func pass<Result: Sendable>(
+    isolation: isolated (any Actor)? = #isolation, _ body: () async throws(HostFailure) -> Result
+  ) async throws(HostFailure)
     -> Result
   {
     await enter()

@@ -40,7 +40,8 @@ struct ProcessFacts: Equatable {
 
   /// Nil: no such process, or it ends just now.
   init?(_ pid: Int32) {
-    guard pid > 0, let status = try? File.text("/proc/\(pid)/status"), let groups = try? File.text("/proc/\(pid)/cgroup"),
+    guard pid > 0, let status = try? File.text("/proc/\(pid)/status"),
+      let groups = try? File.text("/proc/\(pid)/cgroup"),
       let limits = try? File.text("/proc/\(pid)/limits"), let mounts = try? File.text("/proc/\(pid)/mountinfo"),
       let score = try? File.text("/proc/\(pid)/oom_score_adj")
     else { return nil }

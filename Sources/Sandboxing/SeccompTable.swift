@@ -95,7 +95,8 @@ enum SeccompTable {
     if families.contains(.netlink) {
       numbers.append(16)
       allowed.append(
-        .init(["socket"], .allow, [.init(0, .equal(16)), .init(2, .equal(0))], why: "addresses and routes, nothing else"))
+        .init(
+          ["socket"], .allow, [.init(0, .equal(16)), .init(2, .equal(0))], why: "addresses and routes, nothing else"))
     }
     let refused = SeccompProfile.allBut(numbers).map {
       SeccompProfile.Rule(["socket"], .errno(97), [.init(0, $0)], why: "no such address family here")
