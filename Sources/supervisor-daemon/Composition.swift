@@ -48,16 +48,19 @@ struct Composition {
       let loop = try EventLoop(name: "control")
       let rules = configuration.rules
       let choice = flags.engine ?? configuration.engine.text
-      let found = await EngineChoice.find(choice, environment, runtimeFolder: getuid() == 0 ? nil : environment["XDG_RUNTIME_DIR"])
-      log.notice("engine.chosen", metadata: ["choice": "\(choice)", "engine": "\(found.engine.map { "\($0.endpoint)" } ?? "none: \(found.reason)")"])
-      let hosts = try makeHosts(layout, found.engine, rules)
+      let engineLoop = try EventLoop(name: "engine")
+      let found = await EngineChoice.find(
+        choice, environment, runtimeFolder: getuid() == 0 ? nil : environment["XDG_RUNTIME_DIR"], on: engineLoop)
+      log.notice(
+        "engine.chosen", metadata: ["choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)"])
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base, uidBlock: configuration.uidRange.size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory), noEngine: found.reason, log: log))
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
-        engine: found.engine, choice: choice, reason: found.reason, layout: layout,
+        access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason, layout: layout,
         data: AppData(layout: layout) { await supervisor.volumesInUse }, end: { requestEnd.yield() })
       let facts = DaemonFacts(
         version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout, rules: rules, operators: [0, getuid()])
@@ -108,11 +111,19 @@ struct Composition {
     return String(id.prefix(8))
   }
 
-  private static func makeHosts(_ layout: InstanceLayout, _ engine: Engine?, _ rules: HostRules) throws -> [Runtime: any AppHost] {
+  private static func makeHosts(
+    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop
+  ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
     hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
-    if let engine { hosts[.container] = try ContainerHost(layout: layout, engine: engine, rules: rules) }
+    guard let endpoint else { return hosts }
+    var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
+    settings.uidRangeBase = configuration.uidRange.base
+    settings.externalVolumes = configuration.externalVolumes
+    settings.externalNetworks = configuration.externalNetworks
+    settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })
+    hosts[.container] = try ContainerHost(settings, on: loop)
     return hosts
   }
 

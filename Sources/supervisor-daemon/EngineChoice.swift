@@ -3,26 +3,31 @@ internal import Linux
 
 /// Which engine this daemon uses (cli.md, "Engine choice").
 struct EngineChoice {
-  var engine: Engine?
-  /// Why there is none.
+  /// Where it listens; nil: there is none to use.
+  var endpoint: EngineEndpoint?
+  /// Why there is none, or why it does not answer now.
   var reason: String
 
-  /// `choice`: auto, docker, podman, none, or a socket. Auto takes the first socket that answers.
-  static func find(_ choice: String, _ environment: [String: String], runtimeFolder: String?) async -> EngineChoice {
-    guard choice != "none" else { return EngineChoice(engine: nil, reason: "`--engine none` was chosen") }
+  /// `choice`: auto, docker, podman, none, or a socket. The first socket that answers is taken; one that was named, or whose socket
+  /// is there, is kept though it does not answer yet.
+  static func find(
+    _ choice: String, _ environment: [String: String], runtimeFolder: String?, on loop: EventLoop
+  ) async -> EngineChoice {
+    guard choice != "none" else { return EngineChoice(endpoint: nil, reason: "`--engine none` was chosen") }
     let endpoints = endpoints(choice, environment, runtimeFolder)
-    guard !endpoints.isEmpty else { return EngineChoice(engine: nil, reason: "'\(choice)' is neither docker, podman, none nor a socket's path") }
-    do {
-      let loop = try EventLoop(name: "engine")
-      var reasons: [String] = []
-      for endpoint in endpoints {
-        do throws(EngineFailure) { return EngineChoice(engine: try await Engine.connect(to: endpoint, on: loop), reason: "") } catch {
-          reasons.append("\(endpoint.socket): \(short(error))")
-        }
-      }
-      loop.stop()
-      return EngineChoice(engine: nil, reason: reasons.joined(separator: "; "))
-    } catch { return EngineChoice(engine: nil, reason: "\(error)") }
+    guard !endpoints.isEmpty else {
+      return EngineChoice(endpoint: nil, reason: "'\(choice)' is neither docker, podman, none nor a socket's path")
+    }
+    var reasons: [String] = []
+    for endpoint in endpoints {
+      do throws(EngineFailure) {
+        let engine = try await Engine.connect(to: endpoint, on: loop)
+        await engine.close()
+        return EngineChoice(endpoint: endpoint, reason: "")
+      } catch { reasons.append("\(endpoint.socket): \(short(error))") }
+    }
+    let named = choice != "auto" ? endpoints.first : nil
+    return EngineChoice(endpoint: named ?? endpoints.first { File.exists($0.socket) }, reason: reasons.joined(separator: "; "))
   }
 
   private static func short(_ failure: EngineFailure) -> String {
@@ -39,5 +44,29 @@ struct EngineChoice {
       return all.filter { $0.socket.contains(choice) }
     default: return [EngineEndpoint(parsing: choice)].compactMap { $0 }
     }
+  }
+}
+
+/// The operator's own way to the engine, for images: connected when first needed, and again after it was lost.
+actor EngineAccess {
+  nonisolated let endpoint: EngineEndpoint
+  private let loop: EventLoop
+  private var connected: Engine?
+
+  init(_ endpoint: EngineEndpoint, on loop: EventLoop) {
+    self.endpoint = endpoint
+    self.loop = loop
+  }
+
+  func engine() async throws(EngineFailure) -> Engine {
+    if let connected {
+      do throws(EngineFailure) {
+        _ = try await connected.ping()
+        return connected
+      } catch { self.connected = nil }
+    }
+    let engine = try await Engine.connect(to: endpoint, on: loop)
+    connected = engine
+    return engine
   }
 }

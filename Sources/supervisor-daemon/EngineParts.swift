@@ -1,3 +1,4 @@
+internal import ContainerHosting
 internal import Control
 internal import EngineAPI
 internal import Glibc
@@ -7,7 +8,7 @@ internal import RPC
 
 /// What Control needs besides apps: images through the engine, apps' data, and the daemon's own end.
 struct EngineParts: DaemonParts {
-  let engine: Engine?
+  let access: EngineAccess?
   /// As `--engine` or the configuration said.
   let choice: String
   let reason: String
@@ -18,8 +19,9 @@ struct EngineParts: DaemonParts {
   func stop() { end() }
 
   func engine() async -> JSONValue {
-    guard let engine else { return .object(["choice": .string(choice), "name": .null, "reason": .string(reason)]) }
+    guard let access else { return .object(["choice": .string(choice), "name": .null, "reason": .string(reason)]) }
     do throws(EngineFailure) {
+      let engine = try await access.engine()
       let version = try await engine.version()
       return .object([
         "choice": .string(choice), "name": .string("\(engine.flavour)"), "version": .string(version.version),
@@ -28,7 +30,7 @@ struct EngineParts: DaemonParts {
       ])
     } catch {
       return .object([
-        "choice": .string(choice), "name": .null, "socket": .string(engine.endpoint.socket), "reason": .string(error.description),
+        "choice": .string(choice), "name": .null, "socket": .string(access.endpoint.socket), "reason": .string(error.description),
       ])
     }
   }
@@ -42,8 +44,9 @@ struct EngineParts: DaemonParts {
   func image(
     _ method: String, _ arguments: JSONValue, progress: @escaping @Sendable (JSONValue) async throws -> Void
   ) async throws(RPCFailure) -> JSONValue {
-    guard let engine else { throw RPCFailure(.unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for") }
+    guard let access else { throw RPCFailure(.unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for") }
     do {
+      let engine = try await access.engine()
       switch method {
       case "image.list": return try await list(engine)
       case "image.pull": return try await pull(engine, try Self.text("reference", arguments), progress)
