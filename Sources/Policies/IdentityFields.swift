@@ -133,7 +133,7 @@ func readCommand(_ node: Written, _ draft: inout Draft) -> [String] {
   if let items = node.list { return items.compactMap(\.text) }
   guard let words = words(of: node.text ?? "") else {
     draft.findings.error(node, "a quote is left open in this command", hint: "or write a list: [PROGRAM, ARGUMENT]")
-    return []
+    return [node.text ?? ""]
   }
   return words
 }
