@@ -287,7 +287,8 @@ private func read(_ member: Written.Member, _ configuration: inout Configuration
   guard let setting = settings.first(where: { $0.key == member.key }) else {
     if member.key.hasPrefix("x-") { return }
     findings.error(
-      member.keyNode, "unknown key \(member.key.quoted)", hint: didYouMean(member.key, settings.map(\.key)))
+      member.keyNode, "unknown key \(member.key.quoted)",
+      hint: findings.isFull ? nil : didYouMean(member.key, settings.map(\.key)))
     return
   }
   guard setting.form.check(member.value, &findings) else { return }

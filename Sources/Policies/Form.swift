@@ -134,7 +134,9 @@ extension Form {
         if member.key.hasPrefix("x-") { continue }
         findings.error(
           member.keyNode, "unknown key \(member.key.quoted)",
-          hint: didYouMean(member.key, parts.map(\.key)) ?? "known here: \(parts.map(\.key).joined(separator: ", "))")
+          hint: findings.isFull
+            ? nil
+            : didYouMean(member.key, parts.map(\.key)) ?? "known here: \(parts.map(\.key).joined(separator: ", "))")
         continue
       }
       guard part.form.check(member.value, &findings) else { continue }

@@ -37,6 +37,8 @@ import Testing
     let values = Dictionary(uniqueKeysWithValues: try #require(read.policy).environment.map { ($0.name, $0.value) })
     #expect(values == ["A": "1", "B": "own", "C": "a # b", "D": "x", "E": "v", "F": "", "G": "g"])
     #expect(reading(yaml).errors.map(\.message) == ["there is no file 'one.env' that can be read"])
+    let long = String(repeating: "A=1\n", count: 4096)
+    #expect(reading(yaml, envFiles: ["one.env": long]).errors.count == 1)
     #expect(
       reading(yaml, envFiles: ["one.env": "nonsense\n"]).errors.map(\.message) == [
         "line 1 of 'one.env' is not NAME=VALUE"
