@@ -84,12 +84,17 @@ let package = Package(
     program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
 
     tests("ModelTests", ["Model"]),
+    tests("RPCTests", ["Model", "Linux", "RPC"]),
+    tests("StorageTests", ["Model", "Storage"]),
+    tests("SupervisionTests", ["Model", "Supervision"]),
+    tests("EndToEndTests", ["Model"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
+    tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ProcessHosting"]),
     tests("PoliciesTests", ["Model", "Policies"]),
     tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]

@@ -95,9 +95,8 @@ package struct Daemon: Sendable {
     if let engine { arguments += ["--engine", engine] }
     var pid: pid_t = 0
     let map = output.withRaw { output in null.withRaw { [$0, output, output] } }
-    _ = try CStrings.with(arguments) { (argv) throws(SystemFault) in
-      try checkShim("posix_spawn", program) { cl_spawn(program, argv, environ, map, 3, &pid) }
-    }
+    let vector = CStrings(arguments)
+    try checkShim("posix_spawn", program) { cl_spawn(program, vector.pointers, environ, map, 3, &pid) }
     return Child(pid: pid)
   }
 }

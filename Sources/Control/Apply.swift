@@ -11,6 +11,7 @@ extension ControlService {
     var problems: [JSONValue] = []
     var warnings: [JSONValue] = []
     var checked: [CheckedApp] = []
+    var readings: [Reading] = []
     for file in try arguments.objects("files") {
       let source = try Self.source(file, environment)
       let reading = Policies.read(source, rules: facts.rules)
@@ -20,10 +21,11 @@ extension ControlService {
       }
       if let policy = reading.policy, let canonical = reading.canonical {
         guard policy.profiles.isEmpty || !profiles.isDisjoint(with: policy.profiles) else { continue }
+        readings.append(reading)
         checked.append(CheckedApp(policy: policy, canonical: canonical.text, file: source.path))
       }
     }
-    problems += await together(checked).map { Self.json($0, $0.rendered(file: "policies")) }
+    problems += await together(readings).map { Self.json($0, $0.rendered(file: "policies")) }
     guard problems.isEmpty else {
       throw RPCFailure(
         .invalidParameters, problems.count == 1 ? "a policy is not valid; nothing was changed" : "\(problems.count) problems in policies; nothing was changed",
@@ -49,10 +51,10 @@ extension ControlService {
     return .object(["apps": .object(applied), "orphans": .array(orphans.map { .string($0.name) }), "warnings": .array(warnings)])
   }
 
-  private func together(_ checked: [CheckedApp]) async -> [Problem] {
-    let ids = Set(checked.map(\.policy.id))
+  private func together(_ readings: [Reading]) async -> [Problem] {
+    let ids = Set(readings.compactMap(\.policy?.id))
     let others = await supervisor.reports(nil).filter { !ids.contains($0.id) }.map(\.policy)
-    return Policies.checkTogether(checked.map(\.policy), alreadyApplied: others)
+    return Policies.checkTogether(readings, alreadyApplied: others)
   }
 
   private static func source(_ file: JSONObject, _ environment: [String: String]) throws(RPCFailure) -> PolicySource {

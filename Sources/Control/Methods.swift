@@ -1,3 +1,4 @@
+internal import Linux
 package import Model
 package import Policies
 package import RPC

@@ -4,23 +4,33 @@ package import Supervision
 extension AppReport {
   /// The keys of `ps --format json`; keys are only ever added.
   package var json: JSONValue {
-    let running = facts != nil
-    return .object([
-      "name": .string(id.name), "runtime": .string(runtime.rawValue), "image": image.map { .string($0) } ?? .null,
-      "entry": .array(entry.map { .string($0) }), "state": .string(word.rawValue), "status": .string(status), "health": .null,
-      "restarts": .integer(Int64(restarts)), "exit_code": running ? .null : exit.map { .integer(Int64($0.exitCode)) } ?? .null,
-      "reason": reason.map { .string($0) } ?? .null, "pid": facts.map { .integer(Int64($0.pid)) } ?? .null,
-      "cpu_percent": cpuPercent.map { .number(($0 * 100).rounded() / 100) } ?? .null,
-      "memory": usage.map { .count($0.memory.count) } ?? .null,
-      "memory_limit": (usage?.memoryLimit ?? policy.limits.memory).map { .count($0.count) } ?? .null,
-      "pids": usage.map { .count($0.pids) } ?? .null,
-      "ports": .array((facts?.ports ?? policy.network.ports).map { .string($0.text) }), "priority": .integer(Int64(policy.priority.value)),
-      "sandbox": .string(policy.preset.rawValue), "container_id": facts?.containerID.map { .string($0) } ?? .null,
-      "stack": .string(stack), "generation": instance.map { .count($0.generation) } ?? .null, "wanted": .string(wanted),
-      "file": .string(file),
-      "started_at": facts.map { .integer($0.startedAt.nanoseconds) } ?? .null,
-      "missing": .array((facts?.missing ?? []).map { .string($0) }),
-    ])
+    var object = JSONObject()
+    object["name"] = .string(id.name)
+    object["runtime"] = .string(runtime.rawValue)
+    object["image"] = .optional(image)
+    object["entry"] = .array(entry.map { .string($0) })
+    object["state"] = .string(word.rawValue)
+    object["status"] = .string(status)
+    object["health"] = .null
+    object["restarts"] = .count(restarts)
+    object["exit_code"] = facts == nil ? .optional(exit?.exitCode) : .null
+    object["reason"] = .optional(reason)
+    object["pid"] = .optional(facts?.pid)
+    object["cpu_percent"] = cpuPercent.map { .number(($0 * 100).rounded() / 100) } ?? .null
+    object["memory"] = .optional(usage?.memory.count)
+    object["memory_limit"] = .optional((usage?.memoryLimit ?? policy.limits.memory)?.count)
+    object["pids"] = .optional(usage?.pids)
+    object["ports"] = .array((facts?.ports ?? policy.network.ports).map { .string($0.text) })
+    object["priority"] = .count(policy.priority.value)
+    object["sandbox"] = .string(policy.preset.rawValue)
+    object["container_id"] = .optional(facts?.containerID)
+    object["stack"] = .string(stack)
+    object["generation"] = .optional(instance?.generation)
+    object["wanted"] = .string(wanted)
+    object["file"] = .string(file)
+    object["started_at"] = .optional(facts?.startedAt.nanoseconds)
+    object["missing"] = .array((facts?.missing ?? []).map { .string($0) })
+    return .object(object)
   }
 }
 
@@ -32,7 +42,7 @@ extension PublishedPort {
 extension LayerReport {
   var json: JSONValue {
     .object([
-      "name": .string(name), "asked": asked.map { .string($0) } ?? .null, "effective": effective.map { .string($0) } ?? .null,
+      "name": .string(name), "asked": .optional(asked), "effective": .optional(effective),
       "status": .string(status.rawValue), "note": note.map { .string($0) },
     ])
   }

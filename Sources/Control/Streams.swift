@@ -76,7 +76,8 @@ extension ControlService {
     if let names = try arguments.texts("apps"), !names.isEmpty { filter = Set(try await resolve(names)) }
     let follow = try arguments.flag("follow")
     let live = await supervisor.observe()
-    var cursor = try arguments.integer("after") ?? (follow ? await supervisor.lastCursor : 0)
+    let newest = await supervisor.lastCursor
+    var cursor = try arguments.integer("after") ?? (follow ? newest : 0)
     let limit = Int(clamping: try arguments.integer("limit") ?? 1_000_000)
     var sent = 0
     do {

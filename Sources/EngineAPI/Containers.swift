@@ -109,6 +109,10 @@ extension Engine {
   package func updateContainer(_ id: String, _ resources: Resources) async throws(EngineFailure) -> [String] {
     var request = verb(id, "update")
     request.body = .json(.object(resources.members))
+    if differences.updatesByOwnCall {
+      request.path = "/v4.0.0/libpod/containers/\(Request.encode(id))/update"
+      request.body = .json(resources.runtimeDocument)
+    }
     let answer = try await transport.call(request)
     // Best effort: podman answers with the container's id alone, and then there is nothing to warn of.
     let document = try? JSONValue(parsing: answer.body, limits: .engine)

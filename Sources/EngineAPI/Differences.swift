@@ -15,6 +15,12 @@ package struct EngineDifferences: Sendable, Equatable {
   package var initNeedsCatatonit: Bool { flavour == .podman }
   /// `nr_inodes` in a tmpfs's options is refused.
   package var tmpfsTakesInodes: Bool { flavour != .podman }
+  /// `uid=` and `gid=` in a tmpfs's options are refused.
+  package var tmpfsTakesOwner: Bool { flavour != .podman }
+  /// Limits are changed by podman's own call, `POST /libpod/containers/{id}/update` (4.3 and newer), not by docker's.
+  var updatesByOwnCall: Bool { flavour == .podman }
+  /// A container killed for memory may not say so: read the cgroup's own count.
+  package var mayMissOutOfMemory: Bool { flavour == .podman }
   /// `MaskedPaths` is ignored; the security option `mask=` does it.
   package var masksBySecurityOption: Bool { flavour == .podman }
   /// Its own default ulimits can exceed what the host lets it set, and are dropped as soon as one is named: name nofile and nproc.
@@ -38,7 +44,14 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.securityOptions.append("mask=" + masked.joined(separator: ":"))
       spec.host.maskedPaths = nil
     }
-    for index in spec.host.tmpfs.indices { spec.host.tmpfs[index].inodes = nil }
+    for index in spec.host.tmpfs.indices {
+      spec.host.tmpfs[index].inodes = nil
+      guard spec.host.tmpfs[index].uid != nil || spec.host.tmpfs[index].gid != nil else { continue }
+      // Without an owner it must be open to every user of the container, or the app could not write to it.
+      spec.host.tmpfs[index].uid = nil
+      spec.host.tmpfs[index].gid = nil
+      spec.host.tmpfs[index].mode = "1777"
+    }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {
       // It knows only the size; blocking is its only mode.
@@ -55,6 +68,7 @@ package struct EngineDifferences: Sendable, Equatable {
     if spec.host.tmpfs.contains(where: { $0.inodes != nil }) {
       losses.append("podman: tmpfs without a limit of inodes")
     }
+    if spec.host.tmpfs.contains(where: { $0.uid != nil }) { losses.append("podman: tmpfs without an owner, mode 1777") }
     if spec.host.log?.options["max-file"] != nil { losses.append("podman: one log file, not max-file of them") }
     if spec.host.readonlyPaths != nil { losses.append("podman: ReadonlyPaths may be ignored") }
     return losses

@@ -5,6 +5,18 @@ package typealias ContainerOutput = EngineStream<OutputDecoder>
 /// Progress of a pull, push, load or build.
 package typealias ProgressStream = EngineStream<JSONLines<Progress>>
 
+/// The bytes of a tar of images.
+package typealias ImageArchive = EngineStream<PlainBytes>
+
+/// Bytes as they are.
+package struct PlainBytes: StreamDecoder {
+  private var waiting: [[UInt8]] = []
+
+  package mutating func take(_ bytes: [UInt8]) { waiting.append(bytes) }
+  package mutating func next() throws(EngineFailure) -> [UInt8]? { waiting.isEmpty ? nil : waiting.removeFirst() }
+  package mutating func end() throws(EngineFailure) -> [UInt8]? { nil }
+}
+
 /// Some output, as one frame (or, with a terminal, one read) brought it: not necessarily whole lines.
 package struct OutputChunk: Sendable, Equatable {
   package enum Stream: UInt8, Sendable { case input = 0, output = 1, error = 2 }

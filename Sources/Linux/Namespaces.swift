@@ -30,10 +30,9 @@ package enum Forked: ~Copyable {
 package enum Namespaces {
   /// Forks into new namespaces, and into a v2 cgroup when its folder is given (clone3(2)). The child goes on with a copy of the
   /// caller's memory and descriptors.
-  package static func fork(_ kinds: NamespaceKinds, cgroup: borrowing Descriptor?) throws(SystemFault) -> Forked {
+  package static func fork(_ kinds: NamespaceKinds, cgroup: Int32?) throws(SystemFault) -> Forked {
     var raw: Int32 = -1
-    let folder = cgroup.rawOrNone
-    let pid = try checkShim("clone3") { cl_clone(UInt64(kinds.rawValue), folder, &raw) }
+    let pid = try checkShim("clone3") { cl_clone(UInt64(kinds.rawValue), cgroup ?? -1, &raw) }
     return pid == 0 ? .child : .parent(pid: pid, Pidfd(Descriptor(owning: raw)))
   }
 
@@ -58,16 +57,4 @@ package enum Namespaces {
 
   /// Brings `lo` up in the caller's network namespace.
   package static func bringLoopbackUp() throws(SystemFault) { try checkShim("ioctl", "lo") { cl_loopback_up() } }
-}
-
-extension Optional where Wrapped == Descriptor {
-  /// The number, lent; -1 for none.
-  fileprivate var rawOrNone: Int32 {
-    borrowing get {
-      switch self {
-      case .none: -1
-      case .some(let descriptor): descriptor.withRaw { $0 }
-      }
-    }
-  }
 }

@@ -169,6 +169,15 @@ package struct StoredAppCopy: Sendable {
 }
 
 extension Supervisor {
+  /// The names of our volumes that policies mention.
+  package var volumesInUse: Set<String> {
+    var names: Set<String> = []
+    for mount in apps.values.flatMap({ $0.policy.mounts + $0.current.mounts }) {
+      if case .volume(let name, false) = mount.kind { names.insert(name) }
+    }
+    return names
+  }
+
   /// The cursor of the newest event.
   package var lastCursor: Int64 { cursor }
 

@@ -1,6 +1,7 @@
 internal import Glibc
 internal import Linux
 internal import Logging
+internal import Model
 
 /// One line an event on standard error, as journald and people like it: `<6>name key=value …` under systemd, with the time elsewhere.
 struct LogLines: LogHandler {

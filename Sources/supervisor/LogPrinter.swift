@@ -120,11 +120,20 @@ enum LocalTime {
 
   /// RFC 3339 in UTC (`Z`), with or without a fraction.
   static func parse(_ text: String) -> WallTime? {
+    let text = text.uppercased()
+    guard text.hasSuffix("Z"), text.count >= 20, text.utf8.count == text.count else { return nil }
+    let fields = text.prefix(19).split(whereSeparator: { "-T:".contains($0) }).compactMap { Int32($0) }
+    guard fields.count == 6, (1...12).contains(fields[1]), (1...31).contains(fields[2]), fields[3] < 24, fields[4] < 60, fields[5] < 61
+    else { return nil }
+    let tail = text.dropFirst(19).dropLast()
+    guard tail.isEmpty || tail.hasPrefix("."), let fraction = tail.isEmpty ? 0 : Double("0\(tail)") else { return nil }
     var parts = tm()
-    guard let rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &parts) else { return nil }
-    let tail = String(cString: rest)
-    guard tail == "Z" || (tail.hasPrefix(".") && tail.hasSuffix("Z") && Double("0" + tail.dropLast()) != nil) else { return nil }
-    let fraction = tail == "Z" ? 0 : Double("0" + tail.dropLast()) ?? 0
+    parts.tm_year = fields[0] - 1900
+    parts.tm_mon = fields[1] - 1
+    parts.tm_mday = fields[2]
+    parts.tm_hour = fields[3]
+    parts.tm_min = fields[4]
+    parts.tm_sec = fields[5]
     return WallTime(nanoseconds: Int64(timegm(&parts)) * 1_000_000_000 + Int64(fraction * 1e9))
   }
 }

@@ -1,3 +1,4 @@
+internal import Client
 internal import Glibc
 internal import Linux
 internal import Model
@@ -50,7 +51,7 @@ struct PolicyFiles {
       throw Failure(2, "\(path) is larger than 1 MiB", hint: "a policy file may have at most 1 MiB")
     } catch { throw Failure(1, "the policy cannot be read: \(error)", hint: "check the file's permissions") }
     var source = PolicySource(path: path, folder: folder, bytes: bytes, environment: session.environment, defaultStack: stack)
-    for (named, required) in Policies.envFiles(named: source) {
+    for (named, required) in envFilesNamed(in: bytes, environment: session.environment) {
       let place = Environment.absolute(named, in: folder)
       do throws(SystemFault) { source.envFiles[named] = try File.read(place, limit: Self.limit) } catch {
         if required { throw Failure(2, "\(path): the env_file cannot be read: \(error)", hint: "write `required: false` beside it if it may be absent") }

@@ -97,11 +97,11 @@ struct Session {
   }
 
   func connect() throws -> RPCClient {
-    do { return try daemon.connect() } catch let error as Unreachable { throw Failure(error) }
+    do throws(Unreachable) { return try daemon.connect() } catch { throw Failure(error) }
   }
 
   func connectStarting(engine: String?) throws -> RPCClient {
-    do { return try daemon.connectStarting(engine: engine) } catch let error as Unreachable { throw Failure(error) }
+    do throws(Unreachable) { return try daemon.connectStarting(engine: engine) } catch { throw Failure(error) }
   }
 }
 

@@ -30,7 +30,7 @@ struct Supervisor: ParsableCommand {
 
   static func main() {
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(commonOptionsLast(Array(CommandLine.arguments.dropFirst())))
       try command.run()
     } catch let failure as Failure {
       failure.report()
@@ -46,5 +46,25 @@ struct Supervisor: ParsableCommand {
       // 64 is the library's word for bad usage; ours is 2.
       Glibc.exit(code == .validationFailure ? 2 : code.rawValue)
     }
+  }
+
+  /// `supervisor --root DIR ps` means `supervisor ps --root DIR`: what every verb takes may also stand in front of it.
+  static func commonOptionsLast(_ arguments: [String]) -> [String] {
+    var rest = arguments[...]
+    var moved: [String] = []
+    while let first = rest.first {
+      let name = first.split(separator: "=", maxSplits: 1).first.map(String.init) ?? first
+      if ["--root", "--format", "--ansi"].contains(name) {
+        moved.append(rest.removeFirst())
+        if name == first, let value = rest.popFirst() { moved.append(value) }
+      } else if ["--system", "--user"].contains(first) {
+        moved.append(rest.removeFirst())
+      } else {
+        break
+      }
+    }
+    guard let verb = rest.popFirst() else { return moved }
+    let inner = verb == "policy" ? rest.popFirst() : nil
+    return [verb] + (inner.map { [$0] } ?? []) + moved + rest
   }
 }

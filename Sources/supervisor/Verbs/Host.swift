@@ -27,7 +27,7 @@ struct DaemonVerb: ParsableCommand {
     }
     var arguments = [program] + session.daemon.place.arguments
     if let engine { arguments += ["--engine", engine] }
-    CStrings.with(arguments) { _ = execv(program, $0) }
+    _ = execv(program, CStrings(arguments).pointers)
     throw Failure(1, "\(program) cannot be executed", hint: "check the file's permissions")
   }
 }

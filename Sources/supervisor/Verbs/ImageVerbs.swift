@@ -156,7 +156,7 @@ struct Prune: ParsableCommand {
     if common.format == .json {
       Output.line(answer.text)
     } else {
-      Output.line("\((answer["removed"]?.arrayValue ?? []).count) removed, \(Bytes(UInt64(max(0, answer["freed"]?.integerValue ?? 0))).readable) freed")
+      Output.line("\((answer["removed"]?.arrayValue ?? []).count) removed")
     }
   }
 }

@@ -1,0 +1,145 @@
+package import Linux
+
+/// Everything a shim needs to build one native app's sandbox and run its program. A pure value: paths are the host's own, and
+/// are resolved by the shim before any of the app's code exists.
+package struct LaunchPlan: Sendable, Equatable {
+  package var app: String
+  package var generation: UInt64
+  package var nonce: String
+  package var membership = Membership()
+  package var places = Places()
+  package var identity = Identity()
+  package var root: [RootItem] = []
+  package var rootReadOnly = true
+  package var program = Program()
+  package var ports: [Port] = []
+  package var logMaximumSize: UInt64 = 10 << 20
+  package var logMaximumFiles: UInt32 = 3
+
+  package init(app: String, generation: UInt64, nonce: String) {
+    self.app = app
+    self.generation = generation
+    self.nonce = nonce
+  }
+
+  /// Which cgroups the shim and the app are in.
+  package struct Membership: Sendable, Equatable {
+    /// `cgroup.procs` files the shim writes itself to.
+    package var shimFiles: [String] = []
+    /// The app's v2 folder, to be born in (CLONE_INTO_CGROUP); nil without v2.
+    package var folder: String?
+    /// The app's `cgroup.procs` files in v1 hierarchies (and v2's too, for what is forked later).
+    package var files: [String] = []
+    /// How many lines of `/proc/PID/cgroup` must end in `path` once it is in all of them.
+    package var path = ""
+    /// The file with the kernel's `oom_kill` counter.
+    package var outOfMemoryCounter: String?
+    /// On pure v2 the cgroup namespace is made at clone, elsewhere after the v1 groups were joined.
+    package var namespaceAtClone = false
+    package init() {}
+  }
+
+  /// Folders of the instance.
+  package struct Places: Sendable, Equatable {
+    /// Sockets; 0700.
+    package var sockets = ""
+    /// Outcomes of runs.
+    package var runs = ""
+    package var log = ""
+    package init() {}
+  }
+
+  /// Who the app is, inside and outside.
+  package struct Identity: Sendable, Equatable {
+    package var namespaces: NamespaceKinds = []
+    package var uidMap: [IDRange] = []
+    package var gidMap: [IDRange] = []
+    /// Inside the user namespace, if there is one.
+    package var uid: UInt32 = 0
+    package var gid: UInt32 = 0
+    package var groups: [UInt32] = []
+    package var hostName = ""
+    package var outOfMemoryAdjustment: Int32 = 500
+    /// Capabilities (bit = number) the program has, and those it can never go beyond.
+    package var capabilities: UInt64 = 0
+    package var bounding: UInt64 = 0
+    package var noNewPrivileges = true
+    package init() {}
+  }
+
+  package struct IDRange: Sendable, Equatable {
+    package var inside: UInt32
+    package var outside: UInt32
+    package var count: UInt32
+    package init(inside: UInt32, outside: UInt32, count: UInt32 = 1) {
+      self.inside = inside
+      self.outside = outside
+      self.count = count
+    }
+  }
+
+  /// One thing in the app's root, in the order they are made: parents first. Paths are inside, without the leading `/`.
+  package struct RootItem: Sendable, Equatable {
+    package enum Kind: Sendable, Equatable {
+      case folder(mode: UInt32)
+      case link(to: String)
+      case file(mode: UInt32, bytes: [UInt8])
+      /// What lies at a host path; `folder` says what the place it is hung on must be. `follow`: a link at the end of the path
+      /// is followed (to a program or a system file), else refused.
+      case bind(source: String, rules: MountRules, folder: Bool, follow: Bool)
+      /// A file system in memory; `owner` is a uid and gid inside.
+      case memory(size: UInt64, mode: UInt32, owner: UInt32, rules: MountRules)
+      /// The app's own processes.
+      case processes
+    }
+    package var path: String
+    package var kind: Kind
+    package init(_ path: String, _ kind: Kind) {
+      self.path = path
+      self.kind = kind
+    }
+  }
+
+  package struct Program: Sendable, Equatable {
+    /// Which bind of `root` holds it, and its path in there (empty: it is the bind itself). Opened through that mount, so what
+    /// runs is read-only by the same rules as what is seen.
+    package var bind: UInt32 = 0
+    package var relative = ""
+    /// Its path inside.
+    package var path = ""
+    package var arguments: [String] = []
+    /// `NAME=value`.
+    package var environment: [String] = []
+    package var workingFolder = "/"
+    package var limits: [ResourceLimit] = []
+    package init() {}
+  }
+
+  package struct ResourceLimit: Sendable, Equatable {
+    /// The kernel's number (RLIMIT_*).
+    package var resource: Int32
+    package var soft: UInt64
+    package var hard: UInt64
+    package init(_ resource: Int32, soft: UInt64, hard: UInt64) {
+      self.resource = resource
+      self.soft = soft
+      self.hard = hard
+    }
+  }
+
+  /// A TCP port of the host that leads to one of the app.
+  package struct Port: Sendable, Equatable {
+    package var address: String
+    /// 0: any free one.
+    package var outside: UInt16
+    package var inside: UInt16
+    package init(address: String, outside: UInt16, inside: UInt16) {
+      self.address = address
+      self.outside = outside
+      self.inside = inside
+    }
+  }
+
+  /// `APP.GENERATION`: the name of its socket (with `.sock`) and of its outcome.
+  package var runName: String { "\(app).\(generation)" }
+}

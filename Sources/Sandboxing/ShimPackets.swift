@@ -1,0 +1,192 @@
+/// What a daemon asks of a shim, one packet each (SOCK_SEQPACKET, unix(7)).
+package enum ShimRequest: Sendable, Equatable {
+  /// Lets the prepared program run. Only the daemon that started the shim can.
+  case go
+  case status
+  case signal(Int32)
+  /// The outcome is known: the shim forgets it and leaves.
+  case acknowledge
+
+  package var bytes: [UInt8] {
+    var out = ByteWriter()
+    switch self {
+    case .go: out.number(UInt8(1))
+    case .status: out.number(UInt8(2))
+    case .signal(let number):
+      out.number(UInt8(3))
+      out.number(number)
+    case .acknowledge: out.number(UInt8(4))
+    }
+    return out.bytes
+  }
+
+  package init(bytes: [UInt8]) throws(MalformedBytes) {
+    var input = ByteReader(bytes, "request to a shim")
+    switch try input.number(UInt8.self) {
+    case 1: self = .go
+    case 2: self = .status
+    case 3: self = .signal(try input.number())
+    case 4: self = .acknowledge
+    default: throw input.fail()
+    }
+    guard input.isAtEnd else { throw input.fail() }
+  }
+}
+
+/// What a shim tells: its state when asked or changed, and answers. The longest is `maximumBytes`.
+package enum ShimReply: Sendable, Equatable {
+  package static let maximumBytes = 8192
+
+  case state(nonce: String, RunState)
+  /// The answer to `signal`: 0 or an errno.
+  case signalled(Int32)
+  /// So many bytes of output could not be kept so far.
+  case outputLost(UInt64)
+
+  package var bytes: [UInt8] {
+    var out = ByteWriter()
+    switch self {
+    case .state(let nonce, let state):
+      out.number(UInt8(1))
+      out.text(nonce)
+      state.write(to: &out)
+    case .signalled(let code):
+      out.number(UInt8(2))
+      out.number(code)
+    case .outputLost(let count):
+      out.number(UInt8(3))
+      out.number(count)
+    }
+    return out.bytes
+  }
+
+  package init(bytes: [UInt8]) throws(MalformedBytes) {
+    var input = ByteReader(bytes, "reply of a shim")
+    switch try input.number(UInt8.self) {
+    case 1: self = .state(nonce: try input.text(), try RunState(&input))
+    case 2: self = .signalled(try input.number())
+    case 3: self = .outputLost(try input.number())
+    default: throw input.fail()
+    }
+    guard input.isAtEnd else { throw input.fail() }
+  }
+}
+
+/// Where a run is.
+package enum RunState: Sendable, Equatable {
+  case preparing
+  case running(RunningFacts)
+  case ended(RunOutcome)
+
+  func write(to out: inout ByteWriter) {
+    switch self {
+    case .preparing: out.number(UInt8(0))
+    case .running(let facts):
+      out.number(UInt8(1))
+      out.number(facts.pid)
+      out.number(facts.init1)
+      out.number(facts.startedAt)
+      out.list(facts.ports) { $0.number($1) }
+    case .ended(let outcome):
+      out.number(UInt8(2))
+      out.text(outcome.text)
+    }
+  }
+
+  init(_ input: inout ByteReader) throws(MalformedBytes) {
+    switch try input.number(UInt8.self) {
+    case 0: self = .preparing
+    case 1:
+      self = .running(
+        RunningFacts(
+          pid: try input.number(), init1: try input.number(), startedAt: try input.number(),
+          ports: try input.list { (input) throws(MalformedBytes) in try input.number() }))
+    case 2: self = .ended(try RunOutcome(text: try input.text()))
+    default: throw input.fail()
+    }
+  }
+}
+
+/// A running program, as its shim sees it.
+package struct RunningFacts: Sendable, Equatable {
+  /// The app's first process and the first of its pid namespace, in the host's numbering.
+  package var pid: Int32
+  package var init1: Int32
+  /// Wall clock, nanoseconds.
+  package var startedAt: Int64
+  /// The host ports taken, in the plan's order.
+  package var ports: [UInt16]
+
+  package init(pid: Int32, init1: Int32, startedAt: Int64, ports: [UInt16]) {
+    self.pid = pid
+    self.init1 = init1
+    self.startedAt = startedAt
+    self.ports = ports
+  }
+}
+
+/// How a run ended; kept as `state/runs/APP.GENERATION` until a daemon has acknowledged it. One `key value` per line.
+package struct RunOutcome: Sendable, Equatable {
+  package enum Cause: Sendable, Equatable {
+    case code(Int32)
+    case signal(Int32)
+    /// The program never ran: at which step, why, and the errno (0: none).
+    case neverStarted(step: String, reason: String, code: Int32)
+  }
+  package var nonce: String
+  package var cause: Cause
+  package var outOfMemory = false
+  package var startedAt: Int64?
+  package var endedAt: Int64
+  /// Bytes of output that could not be kept.
+  package var outputLost: UInt64 = 0
+
+  package init(nonce: String, cause: Cause, startedAt: Int64?, endedAt: Int64) {
+    self.nonce = nonce
+    self.cause = cause
+    self.startedAt = startedAt
+    self.endedAt = endedAt
+  }
+
+  private static let header = "appsupervisor-run 1"
+
+  package var text: String {
+    var lines = [Self.header, "nonce \(nonce)", "ended \(endedAt)", "oom \(outOfMemory ? 1 : 0)", "lost \(outputLost)"]
+    if let startedAt { lines.append("started \(startedAt)") }
+    switch cause {
+    case .code(let code): lines.append("code \(code)")
+    case .signal(let number): lines.append("signal \(number)")
+    case .neverStarted(let step, let reason, let code):
+      lines += ["errno \(code)", "step \(step)", "reason \(String(reason.map { $0 == "\n" ? " " : $0 }))"]
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+
+  package init(text: String) throws(MalformedBytes) {
+    let lines = text.split(separator: "\n")
+    guard lines.first == Self.header[...] else { throw MalformedBytes(what: "run record") }
+    var values: [Substring: Substring] = [:]
+    for line in lines.dropFirst() {
+      guard let space = line.firstIndex(of: " ") else { throw MalformedBytes(what: "run record") }
+      values[line[..<space]] = line[line.index(after: space)...]
+    }
+    guard let nonce = values["nonce"], let ended = values["ended"].flatMap({ Int64($0) }) else {
+      throw MalformedBytes(what: "run record")
+    }
+    let cause: Cause
+    if let code = values["code"].flatMap({ Int32($0) }) {
+      cause = .code(code)
+    } else if let number = values["signal"].flatMap({ Int32($0) }) {
+      cause = .signal(number)
+    } else if let step = values["step"], let reason = values["reason"] {
+      let code = values["errno"].flatMap { Int32($0) } ?? 0
+      cause = .neverStarted(step: String(step), reason: String(reason), code: code)
+    } else {
+      throw MalformedBytes(what: "run record")
+    }
+    self.init(
+      nonce: String(nonce), cause: cause, startedAt: values["started"].flatMap { Int64($0) }, endedAt: ended)
+    outOfMemory = values["oom"] == "1"
+    outputLost = values["lost"].flatMap { UInt64($0) } ?? 0
+  }
+}

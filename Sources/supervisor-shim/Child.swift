@@ -1,0 +1,251 @@
+internal import Glibc
+internal import Linux
+internal import Sandboxing
+
+/// The other side of the clone: builds the sandbox around itself, step by step in one order, and becomes the app.
+///
+/// Numbers are those of the launch order in the design notes; steps 1-5 are in Preparation.swift and Shim.swift.
+struct Child {
+  let plan: LaunchPlan
+  let sources: Sources
+  /// The shim, until exec closes it.
+  let shim: SharedDescriptor
+  let output: SharedDescriptor
+  let errors: SharedDescriptor
+  /// Where pid 1 tells how the app ended.
+  let ending: SharedDescriptor
+
+  /// Never returns.
+  func run() -> Never {
+    do throws(StepFailure) {
+      try awaitPacket(ChildPacket.release)
+      try detachFromHost()
+      let root = try makeRoot()
+      try enterRoot(root)
+      try step("host name") { () throws(SystemFault) in try Namespaces.setHostName(plan.identity.hostName) }
+      if plan.identity.namespaces.contains(.network) {
+        try step("loopback") { () throws(SystemFault) in try Namespaces.bringLoopbackUp() }
+      }
+      // 11: pid 1 of the namespace reaps; the app is its child, so that an app that expects no pid 1's duties has none, default
+      // signal dispositions work for it, and its end is seen.
+      let app = try step("fork") { () throws(SystemFault) in try Namespaces.fork() }
+      if app > 0 { Reaper.run(app, ending: ending) }
+      try becomeApp()
+    } catch {
+      tell(ChildPacket.bytes(error))
+    }
+    Children.exitNow(127)
+  }
+
+  /// Waits for the shim's word. Its end means that the shim or the daemon gave up: half a sandbox must not go on.
+  private func awaitPacket(_ expected: UInt8) throws(StepFailure) {
+    let packet = try step("handshake") { () throws(SystemFault) in
+      try shim.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }
+    }
+    guard packet.first == expected else { Children.exitNow(126) }
+  }
+
+  private func tell(_ bytes: [UInt8]) {
+    // Best effort: without a shim nobody is left to tell, and this process ends.
+    shim.withRaw { raw in try? PacketPair.send(raw, bytes) }
+  }
+
+  /// 6: becomes root of its user namespace and nobody outside; then v1's cgroup namespace, whose root is the group just joined
+  /// (made at clone it would show the way from the group the shim was in).
+  private func detachFromHost() throws(StepFailure) {
+    try step("identity") { () throws(SystemFault) in
+      try Privileges.become(uid: 0, gid: 0, groups: [])
+      try Privileges.setNotDumpable()
+      try Privileges.newSession()
+      Privileges.setFileMask(0o022)
+      if !plan.membership.namespaceAtClone { try Namespaces.unshare(.cgroup) }
+    }
+  }
+
+  // MARK: Root
+
+  /// 7 and 8: a fresh file system in memory, in which all places to mount on are made, and nowhere else: what an app could have
+  /// prepared (a link where a folder is expected) is never written to or resolved through.
+  private func makeRoot() throws(StepFailure) -> HeldMount {
+    let root = try step("root") { () throws(SystemFault) in
+      try MountView.makePrivate()
+      let root = HeldMount(
+        try DetachedMount(
+          new: "tmpfs", [("size", plan.rootReadOnly ? "4m" : "64m"), ("nr_inodes", "4096"), ("mode", "755")],
+          [.noSetuid, .noDevices]))
+      // Any folder will do, in a view of our own that is left at once; /usr exists everywhere and was opened before.
+      try root.mount.attach(to: Place.open("/usr", [.noMagicLinks]), "/usr")
+      return root
+    }
+    for (index, item) in plan.root.enumerated() {
+      try step("mount /\(item.path)") { () throws(SystemFault) in try make(item, sources.binds[index], root) }
+    }
+    return root
+  }
+
+  private func make(_ item: LaunchPlan.RootItem, _ bind: HeldMount?, _ root: HeldMount) throws(SystemFault) {
+    switch item.kind {
+    case .folder(let mode):
+      try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
+        try Place.makeFolder(name, in: parent, mode: mode)
+      }
+    case .link(let target):
+      try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
+        try Place.makeLink(name, in: parent, to: target)
+      }
+    case .file(let mode, let bytes):
+      try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
+        try Place.makeFile(name, in: parent, mode: mode, bytes)
+      }
+    case .bind(let source, _, let folder, _):
+      guard let bind else { throw SystemFault(call: "bind", subject: source, code: EINVAL) }
+      try bind.mount.attach(to: target(item.path, folder: folder, root), item.path)
+    case .memory(let size, let mode, let owner, let rules):
+      let options = [
+        ("size", String(size)), ("nr_inodes", "65536"), ("mode", String(mode, radix: 8)), ("uid", String(owner)),
+        ("gid", String(owner)),
+      ]
+      let memory = try DetachedMount(new: "tmpfs", options, rules)
+      try memory.attach(to: target(item.path, folder: true, root), item.path)
+    case .processes:
+      // Only the app's own processes, nothing of the kernel (sysctl, kallsyms, kcore); pid 1, another uid, is not shown.
+      let rules: MountRules = [.noSetuid, .noDevices, .noExecution]
+      let processes = try DetachedMount(new: "proc", [("subset", "pid"), ("hidepid", "ptraceable")], rules)
+      try processes.attach(to: target(item.path, folder: true, root), item.path)
+    }
+  }
+
+  /// Whether the deepest mount above `path` is memory made a moment ago, which nobody could write to yet.
+  private func isInMemory(_ path: String) -> Bool {
+    let above = plan.root.filter { path.hasPrefix($0.path + "/") }.max { $0.path.utf8.count < $1.path.utf8.count }
+    if case .memory = above?.kind { return true }
+    return false
+  }
+
+  /// The folder `path` lies in, reached without leaving the new root's own file system, and its last name.
+  private func inParent(
+    of path: String, _ root: HeldMount, crossing: Bool = false, _ body: (Int32, String) throws(SystemFault) -> Void
+  ) throws(SystemFault) {
+    try root.mount.withRaw { (raw) throws(SystemFault) in
+      guard let slash = path.lastIndex(of: "/") else { return try body(raw, path) }
+      let parent = try Place.open(
+        String(path[..<slash]), in: raw, crossing ? [.beneath, .noLinks] : [.beneath, .noLinks, .sameMount])
+      try parent.withRaw { (raw) throws(SystemFault) in try body(raw, String(path[path.index(after: slash)...])) }
+    }
+  }
+
+  /// The place to mount on: made if it lies in the new root itself or in memory that is as new; inside any other mount it must
+  /// be there already.
+  private func target(_ path: String, folder: Bool, _ root: HeldMount) throws(SystemFault) -> Descriptor {
+    do throws(SystemFault) {
+      try inParent(of: path, root, crossing: isInMemory(path)) { (parent, name) throws(SystemFault) in
+        if folder {
+          try Place.makeFolder(name, in: parent, mode: 0o755)
+        } else {
+          try Place.makeFile(name, in: parent, mode: 0o644, [])
+        }
+      }
+    } catch  where error.code == EEXIST || error.code == EXDEV {}
+    return try root.mount.withRaw { (raw) throws(SystemFault) in
+      try Place.open(path, in: raw, [.beneath, .noLinks, .noMagicLinks])
+    }
+  }
+
+  /// 9: changes the root and lets go of the host's, then makes it read-only: from here on no path leads out.
+  private func enterRoot(_ root: HeldMount) throws(StepFailure) {
+    try step("pivot_root") { () throws(SystemFault) in
+      try Privileges.changeFolder(root.mount.duplicate(), "/")
+      try MountView.pivotHere()
+      if plan.rootReadOnly { try root.mount.restrict(.readOnly, "/") }
+      guard try Privileges.currentFolder() == "/" else {
+        throw SystemFault(call: "getcwd", subject: "/", code: EXDEV)
+      }
+    }
+  }
+
+  // MARK: App
+
+  /// 12 to 18.
+  private func becomeApp() throws(StepFailure) {
+    let identity = plan.identity
+    tell([ChildPacket.ready])
+    try step("streams") { () throws(SystemFault) in
+      try Privileges.newSession()
+      try output.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stdout") { dup2(raw, 1) } }
+      try errors.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stderr") { dup2(raw, 2) } }
+    }
+    // 12: limits can only be lowered from here on.
+    try step("ulimits") { () throws(SystemFault) in
+      for limit in plan.program.limits {
+        try Privileges.limit(limit.resource, soft: limit.soft, hard: limit.hard)
+      }
+    }
+    // 13: dropping the bounding set and locking securebits need the capability that goes last. With no fix-up at a change of
+    // ids, capset decides alone; ambient can be raised only before it is locked.
+    try step("privileges") { () throws(SystemFault) in
+      try Privileges.lockSecurebits(ambient: identity.capabilities != 0)
+      try Privileges.bound(keep: identity.bounding)
+      try Privileges.become(uid: identity.uid, gid: identity.gid, groups: identity.groups)
+      try Privileges.setCapabilities(identity.capabilities, ambient: identity.capabilities != 0)
+    }
+    // 14: needed by 15 and 16 without capabilities, and no program can give back what was dropped.
+    if identity.noNewPrivileges {
+      try step("no_new_privs") { () throws(SystemFault) in try Privileges.setNoNewPrivileges() }
+    }
+    // 15: Landlock has its place here, after the mounts (it forbids changing them) and before seccomp. Not built yet, and
+    // reported as such.
+    // 16: the last use of helper descriptors but the shim's own, which exec closes; the folder as the app itself may reach it.
+    try step("working_dir") { () throws(SystemFault) in try Privileges.changeFolder(plan.program.workingFolder) }
+    try step("descriptors") { () throws(SystemFault) in
+      try Privileges.resetSignals()
+      try Privileges.closeOnExec(from: 3)
+    }
+    try awaitPacket(ChildPacket.go)
+    // 17: seccomp has its place here, last, because everything above uses calls it would refuse. Not built yet, and reported
+    // as such.
+    tell([ChildPacket.hot])
+    // 18: by descriptor, so that what runs is what was pinned; a script by its path, which its interpreter opens again.
+    try step("exec") { () throws(SystemFault) in
+      let program = plan.program
+      if sources.isScript {
+        try Privileges.execute(path: program.path, program.arguments, program.environment)
+      } else {
+        try sources.program.withRaw { (raw) throws(SystemFault) in
+          try Privileges.execute(raw, program.arguments, program.environment)
+        }
+      }
+    }
+  }
+}
+
+/// pid 1 of the app's pid namespace: takes the ends of orphans, and tells the shim the app's.
+enum Reaper {
+  static func run(_ app: Int32, ending: SharedDescriptor) -> Never {
+    do throws(SystemFault) {
+      // It keeps one descriptor: above all not the app's streams, whose end the shim waits for.
+      try ending.withRaw { (raw) throws(SystemFault) in _ = try check("dup2") { dup2(raw, 3) } }
+      try Privileges.close(from: 4)
+      // Root of the user namespace by number only: nothing can be done with it.
+      try Privileges.lockSecurebits(ambient: false)
+      try Privileges.bound(keep: 0)
+      try Privileges.setCapabilities(0, ambient: false)
+      try Privileges.setNoNewPrivileges()
+    } catch {
+      // Fails closed: with pid 1 gone the kernel kills the whole namespace.
+      Children.exitNow(125)
+    }
+    while let ended = try? Children.wait(-1, block: true) {
+      guard ended.pid == app else { continue }
+      let bytes: [UInt8] =
+        switch ended.end {
+        case .code(let code): [0, UInt8(truncatingIfNeeded: code)]
+        case .signal(let number): [1, UInt8(truncatingIfNeeded: number)]
+        }
+      // Best effort: without a shim nobody wants to know.
+      try? writeAll(3, bytes[...], "ending")
+      break
+    }
+    // What else lives in the namespace is killed by the kernel now, and cannot outlive the app.
+    Children.exitNow(0)
+  }
+}

@@ -1,0 +1,113 @@
+internal import Glibc
+internal import Linux
+internal import Sandboxing
+
+/// What the shim holds of the sandbox it made: its first process, the app, and the pipes between.
+final class RunningChild {
+  /// pid 1 inside; our child. The number is ours until it is waited for.
+  let pid: Int32
+  let process: Pidfd
+  /// Until exec, then nil.
+  var channel: SharedDescriptor?
+  var output: SharedDescriptor?
+  var errors: SharedDescriptor?
+  private let ending: SharedDescriptor
+  private var app: Pidfd?
+  private(set) var appPid: Int32 = 0
+  private(set) var isReady = false
+  private(set) var isReleased = false
+  /// When the app was about to run its program.
+  var startedAt: Int64?
+
+  private init(
+    pid: Int32, process: consuming Pidfd, channel: SharedDescriptor, output: SharedDescriptor, errors: SharedDescriptor,
+    ending: SharedDescriptor
+  ) {
+    self.pid = pid
+    self.process = process
+    self.channel = channel
+    self.output = output
+    self.errors = errors
+    self.ending = ending
+  }
+
+  /// Steps 3 and 4: pipes (not files: their links in /proc would show host paths), then the clone into new namespaces, and into
+  /// the app's v2 cgroup, so that there is no moment outside it.
+  static func make(_ plan: LaunchPlan, _ sources: Sources) throws(StepFailure) -> RunningChild {
+    var channel = try step("pipes") { () throws(SystemFault) in try PacketPair() }
+    var output = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
+    var errors = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
+    var ending = try step("pipes") { () throws(SystemFault) in try Pipe(nonBlockingRead: true) }
+    guard let ours = channel.parent.take(), let theirs = channel.child.take(), let readOutput = output.reading.take(),
+      let writeOutput = output.writing.take(), let readErrors = errors.reading.take(),
+      let writeErrors = errors.writing.take(), let readEnding = ending.reading.take(),
+      let writeEnding = ending.writing.take()
+    else { throw StepFailure("pipes", reason: "made without ends", code: EBADF) }
+    let folder = try step("cgroup") { () throws(SystemFault) in
+      try plan.membership.folder.map { (path) throws(SystemFault) in SharedDescriptor(try Place.open(path, [])) }
+    }
+    var kinds = plan.identity.namespaces
+    if plan.membership.namespaceAtClone { kinds.insert(.cgroup) }
+    let forked = try step("clone") { () throws(SystemFault) in
+      if let folder {
+        return try folder.withRaw { (raw) throws(SystemFault) in try Namespaces.fork(kinds, cgroup: raw) }
+      }
+      return try Namespaces.fork(kinds, cgroup: nil)
+    }
+    switch consume forked {
+    case .child:
+      // Our own end, still open here, would keep the shim's death from being seen.
+      _ = consume ours
+      Child(
+        plan: plan, sources: sources, shim: SharedDescriptor(theirs), output: SharedDescriptor(writeOutput),
+        errors: SharedDescriptor(writeErrors), ending: SharedDescriptor(writeEnding)
+      ).run()
+    case .parent(let pid, let process):
+      return RunningChild(
+        pid: pid, process: process, channel: SharedDescriptor(ours), output: SharedDescriptor(readOutput),
+        errors: SharedDescriptor(readErrors), ending: SharedDescriptor(readEnding))
+    }
+  }
+
+  func tell(_ packet: UInt8) throws(SystemFault) {
+    guard let channel else { throw SystemFault(call: "send", subject: "sandbox", code: EPIPE) }
+    try channel.withRaw { (raw) throws(SystemFault) in try PacketPair.send(raw, [packet]) }
+  }
+
+  /// The app waits for `go`, so the number is its own now and the descriptor will always mean it.
+  func becomeReady(_ sender: Int32) throws(SystemFault) {
+    app = try Pidfd(of: sender)
+    appPid = sender
+    isReady = true
+  }
+
+  func release() throws(SystemFault) {
+    isReleased = true
+    try tell(ChildPacket.go)
+  }
+
+  /// 0 or an errno.
+  func signal(_ number: Int32) -> Int32 {
+    guard app != nil, startedAt != nil else { return ESRCH }
+    do throws(SystemFault) {
+      try app?.send(number)
+      return 0
+    } catch { return error.code }
+  }
+
+  /// Kills everything in the pid namespace, by its first process, and waits for it.
+  func kill() {
+    // Best effort: ESRCH is what is wanted.
+    try? process.send(SIGKILL)
+    _ = try? Children.wait(pid, block: true)
+  }
+
+  /// How the app ended: as pid 1 told before it ended itself, or, if it was killed, as that.
+  func takeEnding() -> ChildEnd {
+    let own = (try? Children.wait(pid, block: true)) ?? nil
+    var bytes: (UInt8, UInt8) = (0, 0)
+    let got = ending.withRaw { read($0, &bytes, 2) }
+    if got == 2 { return bytes.0 == 0 ? .code(Int32(bytes.1)) : .signal(Int32(bytes.1)) }
+    return own?.end ?? .signal(SIGKILL)
+  }
+}

@@ -1,0 +1,303 @@
+internal import Glibc
+internal import Linux
+internal import Model
+internal import Sandboxing
+
+/// The life of one run: prepare, wait for `go`, run, tell how it ended, leave once that is known.
+///
+/// One thread and poll(2): what it waits for is a handful of descriptors, and the kernel moves the bytes.
+final class Shim {
+  /// More daemons than this at once are nobody's.
+  private static let maximumConnections = 4
+  /// How long a connected daemon has to take note of the end before it is written to disk for the next one.
+  private static let patience: Int64 = 200_000_000
+
+  private let plan: LaunchPlan
+  private var connections: [SharedDescriptor]
+  private var listener: SharedDescriptor?
+  private var state = RunState.preparing
+  private var goAsked = false
+  private var leaving = false
+  private var outcomeWritten = false
+  private var outcomeDue: Int64?
+
+  private var child: RunningChild?
+  private var log: OutputLog?
+  private var lastDrain: Int64 = 0
+  private var toldDropped: UInt64 = 0
+  private var outOfMemoryBefore: UInt64 = 0
+  private var takenPorts: [UInt16] = []
+  private var forwarder: Int32?
+
+  init(_ plan: LaunchPlan, daemon: SharedDescriptor) {
+    self.plan = plan
+    connections = [daemon]
+  }
+
+  /// Returns when nothing more is to be done.
+  func run() {
+    do throws(StepFailure) { try prepare() } catch { neverStarted(error) }
+    while !leaving { turn() }
+    removeSocket()
+  }
+
+  // MARK: Preparing
+
+  private func prepare() throws(StepFailure) {
+    try step("shim") { () throws(SystemFault) in
+      // Out of the daemon's group first: what happens to that must not reach an app.
+      for file in plan.membership.shimFiles { try File.write(file, "0") }
+      try Privileges.setSubreaper()
+    }
+    let listeners = try Ports.listen(plan.ports)
+    takenPorts = listeners.map(\.taken)
+    try step("log") { () throws(SystemFault) in log = try OutputLog.open(plan) }
+    try step("socket") { () throws(SystemFault) in
+      let socket = try UnixSocket.listen(
+        Folder(opening: plan.places.sockets), "\(plan.runName).sock", mode: 0o600, kind: .packets, backlog: 8)
+      listener = SharedDescriptor(socket)
+    }
+    let sources = try Sources(plan)
+    outOfMemoryBefore = outOfMemoryCount()
+    let child = try RunningChild.make(plan, sources)
+    self.child = child
+    try Admittance.admit(child.pid, plan)
+    try step("handshake") { () throws(SystemFault) in try child.tell(ChildPacket.release) }
+    if !listeners.isEmpty { forwarder = try Forwarder.start(plan, listeners, child) }
+  }
+
+  /// Ends what was begun; the failure is told, and kept if a daemon may never hear of it.
+  private func neverStarted(_ failure: StepFailure) {
+    child?.kill()
+    child = nil
+    end(failure.cause, startedAt: nil)
+  }
+
+  // MARK: Waiting
+
+  private enum Source {
+    case listener
+    case connection(Int)
+    case sandbox, output, errors, process
+  }
+
+  private func turn() {
+    var waits: [pollfd] = []
+    var sources: [Source] = []
+    func add(_ descriptor: SharedDescriptor?, _ source: Source) {
+      guard let descriptor else { return }
+      waits.append(pollfd(fd: descriptor.withRaw { $0 }, events: Int16(POLLIN), revents: 0))
+      sources.append(source)
+    }
+    add(listener, .listener)
+    for (index, connection) in connections.enumerated() { add(connection, .connection(index)) }
+    if let child {
+      add(child.channel, .sandbox)
+      add(child.output, .output)
+      add(child.errors, .errors)
+      child.process.withRaw { waits.append(pollfd(fd: $0, events: Int16(POLLIN), revents: 0)) }
+      sources.append(.process)
+    }
+    guard poll(&waits, nfds_t(waits.count), timeout()) >= 0 else { return }
+    if let outcomeDue, Clock.monotonic() >= outcomeDue { writeOutcome() }
+    var closed: [Int] = []
+    for (wait, source) in zip(waits, sources) where wait.revents != 0 {
+      switch source {
+      case .listener: accept()
+      case .connection(let index): if !serve(connections[index]) { closed.append(index) }
+      case .sandbox: hearSandbox()
+      case .output: drain(.output)
+      case .errors: drain(.error)
+      case .process: processEnded()
+      }
+      if leaving { return }
+    }
+    for index in closed.reversed() { connections.remove(at: index) }
+    if !closed.isEmpty, connections.isEmpty { abandoned() }
+  }
+
+  private func timeout() -> Int32 {
+    guard let outcomeDue else { return -1 }
+    return Int32(clamping: max(0, outcomeDue - Clock.monotonic()) / 1_000_000 + 1)
+  }
+
+  // MARK: Daemons
+
+  private func accept() {
+    guard let listener else { return }
+    guard let arrived = try? listener.withRaw({ (raw) throws(SystemFault) in try UnixSocket.accept(raw) }) else {
+      return
+    }
+    let connection = SharedDescriptor(arrived)
+    let peer = try? connection.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
+    guard let peer, peer.uid == 0 || peer.uid == geteuid(), connections.count < Self.maximumConnections else { return }
+    connections.append(connection)
+  }
+
+  /// False when the connection is to be closed.
+  private func serve(_ connection: SharedDescriptor) -> Bool {
+    guard let bytes = try? connection.withRaw({ (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }),
+      !bytes.isEmpty, let request = try? ShimRequest(bytes: bytes)
+    else { return false }
+    switch request {
+    case .go:
+      goAsked = true
+      letGo()
+    case .status: return tell(connection, .state(nonce: plan.nonce, state))
+    case .signal(let number): return tell(connection, .signalled(child?.signal(number) ?? ESRCH))
+    case .acknowledge:
+      guard case .ended = state else { return false }
+      forget()
+    }
+    return true
+  }
+
+  private func tell(_ connection: SharedDescriptor, _ reply: ShimReply) -> Bool {
+    (try? connection.withRaw { (raw) throws(SystemFault) in try PacketPair.send(raw, reply.bytes) }) != nil
+  }
+
+  private func tellAll(_ reply: ShimReply) { connections.removeAll { !tell($0, reply) } }
+
+  /// No daemon is connected. Before `go` the launch is off; a running app goes on; an end is kept on disk, and this process with
+  /// all it holds is not needed for that.
+  private func abandoned() {
+    switch state {
+    case .preparing where !goAsked:
+      child?.kill()
+      leaving = true
+    case .preparing, .running: return
+    case .ended:
+      if outcomeDue != nil { writeOutcome() }
+      leaving = true
+    }
+  }
+
+  // MARK: The sandbox
+
+  private func letGo() {
+    guard goAsked, let child, child.isReady, !child.isReleased else { return }
+    do throws(SystemFault) { try child.release() } catch { neverStarted(StepFailure("handshake", error)) }
+  }
+
+  private func hearSandbox() {
+    guard let child, let channel = child.channel else { return }
+    let packet = try? channel.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw) }
+    switch packet?.bytes.first {
+    case ChildPacket.ready:
+      do throws(SystemFault) { try child.becomeReady(packet?.sender ?? 0) } catch {
+        return neverStarted(StepFailure("handshake", error))
+      }
+      letGo()
+    case ChildPacket.hot: child.startedAt = Clock.wall().nanoseconds
+    case ChildPacket.failed: neverStarted(ChildPacket.failure(packet?.bytes ?? []))
+    default:
+      // The end: after `hot` it means that exec closed the descriptor; else the child died, which its process tells.
+      child.channel = nil
+      guard let startedAt = child.startedAt else { return }
+      state = .running(
+        RunningFacts(pid: child.appPid, init1: child.pid, startedAt: startedAt, ports: takenPorts))
+      tellAll(.state(nonce: plan.nonce, state))
+    }
+  }
+
+  private func drain(_ stream: LogRecord.Stream) {
+    // A writer of small pieces would otherwise have each of them moved and recorded alone: at most one round a millisecond.
+    let pause = lastDrain + 1_000_000 - Clock.monotonic()
+    if pause > 0 { usleep(UInt32(pause / 1000)) }
+    drainOnce(stream)
+    lastDrain = Clock.monotonic()
+  }
+
+  private func drainOnce(_ stream: LogRecord.Stream) {
+    guard let child, let pipe = stream == .output ? child.output : child.errors else { return }
+    if case .end = pipe.withRaw({ log?.drain($0, stream) ?? .end }) {
+      if stream == .output { child.output = nil } else { child.errors = nil }
+    }
+    if let dropped = log?.dropped, dropped > toldDropped {
+      if toldDropped == 0 || dropped - toldDropped > 1 << 20 {
+        toldDropped = dropped
+        tellAll(.outputLost(dropped))
+      }
+    }
+  }
+
+  private func drainRest() {
+    for stream in [LogRecord.Stream.output, .error] {
+      // Everyone in the app's pid namespace is dead: what is in the pipe is all there will be. Bounded, in case its other end
+      // was handed to somebody who is not.
+      for _ in 0..<64 {
+        guard let child, let pipe = stream == .output ? child.output : child.errors else { break }
+        guard case .some = pipe.withRaw({ log?.drain($0, stream) ?? .end }) else { break }
+      }
+    }
+  }
+
+  /// pid 1 has ended, and with it, says the kernel, everything else in there.
+  private func processEnded() {
+    guard let child else { return }
+    // Exec and the end may arrive in one turn: what the sandbox said comes first.
+    while child.channel != nil, case .preparing = state {
+      hearSandbox()
+      if self.child == nil { return }
+    }
+    drainRest()
+    let ending = child.takeEnding()
+    let startedAt = child.startedAt
+    self.child = nil
+    guard startedAt != nil else {
+      end(.neverStarted(step: "sandbox", reason: "it was killed before the program ran", code: 0), startedAt: nil)
+      return
+    }
+    switch ending {
+    case .code(let code): end(.code(code), startedAt: startedAt)
+    case .signal(let number): end(.signal(number), startedAt: startedAt)
+    }
+  }
+
+  private func outOfMemoryCount() -> UInt64 {
+    guard let file = plan.membership.outOfMemoryCounter, let text = try? File.text(file) else { return 0 }
+    let line = text.split(separator: "\n").first { $0.hasPrefix("oom_kill ") }
+    return line.flatMap { UInt64($0.dropFirst("oom_kill ".count)) } ?? 0
+  }
+
+  // MARK: The end
+
+  private func end(_ cause: RunOutcome.Cause, startedAt: Int64?) {
+    var outcome = RunOutcome(
+      nonce: plan.nonce, cause: cause, startedAt: startedAt, endedAt: Clock.wall().nanoseconds)
+    // Read while the group is still there: it is the daemon that removes it.
+    outcome.outOfMemory = outOfMemoryCount() > outOfMemoryBefore && cause != .code(0)
+    outcome.outputLost = log?.dropped ?? 0
+    log = nil
+    if let forwarder { Forwarder.stop(forwarder) }
+    forwarder = nil
+    state = .ended(outcome)
+    tellAll(.state(nonce: plan.nonce, state))
+    outcomeDue = Clock.monotonic() + Self.patience
+    if connections.isEmpty { abandoned() }
+  }
+
+  private func writeOutcome() {
+    outcomeDue = nil
+    guard case .ended(let outcome) = state, goAsked, !outcomeWritten else { return }
+    do throws(SystemFault) {
+      try Folder(opening: plan.places.runs).replace(plan.runName, with: Array(outcome.text.utf8), mode: 0o600)
+      outcomeWritten = true
+    } catch {
+      // A full disk: this process itself keeps the outcome, and tries again.
+      outcomeDue = Clock.monotonic() + 5_000_000_000
+    }
+  }
+
+  private func forget() {
+    // Best effort: an outcome that stays is acknowledged again by whoever finds it.
+    if outcomeWritten { try? Folder(opening: plan.places.runs).remove(plan.runName) }
+    leaving = true
+  }
+
+  private func removeSocket() {
+    listener = nil
+    // Best effort: a stale socket refuses connections, which a daemon takes for what it is.
+    try? Folder(opening: plan.places.sockets).remove("\(plan.runName).sock")
+  }
+}
