@@ -30,7 +30,7 @@ let runFields: [Field] = [
   Field(
     "labels", "Free notes on the app", .pairs,
     read: { node, draft in
-      for entry in readPairs(node, &draft) {
+      for entry in readPairs(node, taking: false, &draft) {
         if entry.name.hasPrefix("io.appsupervisor.") {
           draft.findings.error(
             node, "labels below io.appsupervisor. are ours", hint: "choose another prefix than \(entry.name.quoted) has"

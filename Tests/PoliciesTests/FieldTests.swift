@@ -97,6 +97,26 @@ import Testing
     #expect(complaints("volumes: [{target: /x}]") == ["type is missing here"])
   }
 
+  @Test("what is not done is not taken silently")
+  func notSilent() {
+    #expect(complaints("tmpfs: /m:noexec").count == 1)
+    #expect(reading("id: a\nimage: i\nvolumes: [\"d:/d:z\"]\n").problems.map(\.severity) == [.warning])
+  }
+
+  @Test(
+    "the host's own folders are no root file system and no build context",
+    arguments: ["/", "/proc", "/etc", "/var/lib/docker"])
+  func hostFolders(_ path: String) {
+    #expect(reading("id: a\nentry: x\nrootfs: \(path)\n").policy == nil)
+    #expect(reading("id: a\nbuild: \(path)\n").policy == nil)
+  }
+
+  @Test("a label without a value is empty, and never the caller's variable")
+  func bareLabel() {
+    let policy = reading("id: a\nimage: i\nlabels: [HOME]\n", environment: ["HOME": "/root"]).policy
+    #expect(policy?.labels == ["HOME": ""])
+  }
+
   @Test("depends_on and networks are lists or maps")
   func lists() throws {
     #expect(try container("depends_on: [c, b]") == container("depends_on: {b: {condition: service_started}, c: null}"))
