@@ -294,7 +294,7 @@ private func read(_ member: Written.Member, _ configuration: inout Configuration
   guard setting.form.check(member.value, &findings) else { return }
   guard let later = setting.later else { return setting.read(member.value, &configuration, &findings) }
   if member.value.list?.isEmpty == true || member.value.members?.isEmpty == true { return }
-  findings.error(member.keyNode, "\(setting.key) is not supported yet", hint: "\(later) comes later")
+  findings.error(member.keyNode, "\(setting.key) is not supported yet", hint: "not built yet: \(later)")
 }
 
 /// The JSON Schema of config.yaml.

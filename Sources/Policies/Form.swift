@@ -141,7 +141,7 @@ extension Form {
       }
       guard part.form.check(member.value, &findings) else { continue }
       if let later = part.later {
-        findings.error(member.keyNode, "\(part.key) is not supported yet", hint: "\(later) comes later")
+        findings.error(member.keyNode, "\(part.key) is not supported yet", hint: "not built yet: \(later)")
       }
     }
     for part in parts where part.required && !members.contains(where: { $0.key == part.key }) {

@@ -145,7 +145,7 @@ extension Draft {
       if isEmpty || member.value.text.map(harmless.contains) == true { return }
       findings.error(
         member.keyNode, "\(field.key) is not supported yet",
-        hint: "\(feature) come\(feature.hasSuffix("s") ? "" : "s") later; until then an app cannot ask for it")
+        hint: "not built yet: \(feature)")
       return
     }
     guard field.form.check(member.value, &findings) else { return }
