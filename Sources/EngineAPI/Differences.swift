@@ -27,6 +27,15 @@ package struct EngineDifferences: Sendable, Equatable {
   package var needsExplicitUlimits: Bool { flavour == .podman }
   /// `wait` looks every 250 ms or so; follow events where the moment matters.
   package var waitPolls: Bool { flavour == .podman }
+  /// Following the log of a container that has ended, or ends while its reader is behind, loses the rest: read on without following.
+  var followCutsEnd: Bool { flavour == .podman }
+  /// `until` in a request for events gives none at all.
+  var ignoresUntil: Bool { flavour == .podman }
+  /// What `top` is asked for. Docker gives it to the host's ps(1); podman has words of its own, and runs the container's ps for any
+  /// others.
+  var processColumns: String { flavour == .podman ? "pid,user,args" : "-eo pid,user,args" }
+  /// A login without TLS works only at a registry named `localhost`.
+  package var plainLoginNeedsLocalhost: Bool { flavour == .podman }
   /// An imported image does not get the name that was asked for.
   package var importIgnoresTag: Bool { flavour == .podman }
   /// Inspect leaves out LogConfig.Config.

@@ -57,7 +57,7 @@ struct LimitTests {
     #expect(limits.ulimits.contains(Ulimit("nproc", soft: 4096, hard: 4096)))
     #expect(limits.tmpfs["/tmp"] != nil)
     #expect(details.user == "65532:65532" && details.environment.contains("GREETING=hello"))
-    #expect(details.labels == Rig.labels)
+    #expect(details.labels["io.appsupervisor.test"] == Rig.labels["io.appsupervisor.test"])
     #expect(details.state.isRunning && details.state.pid > 0)
     if rig == .docker {
       #expect(limits.capDrop == ["ALL"] && limits.maskedPaths == spec.host.maskedPaths)
