@@ -131,8 +131,10 @@ extension ContainerHost {
     switch failure {
     case .conflict, .notFound, .refused:
       guard let engine = try? await link.engine() else { throw HostFailure(failure) }
-      if let details = try? await engine.inspectContainer(instance.handle), details.state.isRunning {
-        throw HostFailure(failure)
+      if let details = try? await engine.inspectContainer(instance.handle) {
+        if details.state.isRunning { throw HostFailure(failure) }
+        // One that is only on its way there has its event still to come.
+        guard [.exited, .dead, .stopped].contains(details.state.status) else { return }
       }
       await tellEnd(instance.handle, nil)
     case .unreachable, .timedOut, .interrupted, .malformed, .unsupported, .sourceFailed, .cancelled:

@@ -1,3 +1,4 @@
+internal import Cgroups
 internal import Model
 
 /// Which containers this host knows, and how far each has come. What is decided here is decided without suspending.
@@ -19,14 +20,19 @@ actor Register {
     var paused = false
     /// The kernel killed something in it for memory.
     var outOfMemory = false
+    /// What the kernel says of that itself, for engines that do not tell.
+    var memory: OutOfMemoryWatch?
     /// We are taking it away ourselves.
     var removing = false
   }
 
   private var entries: [String: Entry] = [:]
 
-  func add(_ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false) {
-    entries[instance.handle] = Entry(instance: instance, launch: launch, stage: stage, paused: paused)
+  func add(
+    _ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false, memory: OutOfMemoryWatch? = nil
+  ) {
+    entries[instance.handle] = Entry(
+      instance: instance, launch: launch, stage: stage, paused: paused, memory: memory)
   }
 
   func entry(_ id: String) -> Entry? { entries[id] }

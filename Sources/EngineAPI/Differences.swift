@@ -38,7 +38,14 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.securityOptions.append("mask=" + masked.joined(separator: ":"))
       spec.host.maskedPaths = nil
     }
-    for index in spec.host.tmpfs.indices { spec.host.tmpfs[index].inodes = nil }
+    for index in spec.host.tmpfs.indices {
+      spec.host.tmpfs[index].inodes = nil
+      // It refuses uid= and gid=.
+      if spec.host.tmpfs[index].uid == nil { continue }
+      spec.host.tmpfs[index].uid = nil
+      spec.host.tmpfs[index].gid = nil
+      spec.host.tmpfs[index].ownedByUser = true
+    }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {
       // It knows only the size; blocking is its only mode.
