@@ -22,7 +22,7 @@ extension ContainerHost {
           launch.policy, cgroup(instance.app, facts).apply(launch.policy.limits, share: CPUShare(launch.policy)))
       }
       let run = try await attest(instance, launch, engine)
-      if await register.started(id) { await tellEnd(id, nil) }
+      if await register.started(id, at: run.startedAt) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)

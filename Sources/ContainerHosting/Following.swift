@@ -92,7 +92,7 @@ extension ContainerHost {
     }
     return ExitReport(
       cause: code.map(Self.cause) ?? .unknown("the container was removed by someone else"), outOfMemory: known,
-      startedAt: details?.state.startedAt, endedAt: event?.time ?? Clock.wall())
+      startedAt: details?.state.startedAt ?? entry?.startedAt, endedAt: event?.time ?? Clock.wall())
   }
 
   static func report(_ details: ContainerDetails, outOfMemory: Bool) -> ExitReport {
@@ -182,7 +182,7 @@ extension ContainerHost {
       await register.add(
         instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
       let run = try await adoptedFacts(instance, launch, engine)
-      if await register.started(instance.handle) { await tellEnd(instance.handle, nil) }
+      if await register.started(instance.handle, at: run.startedAt) { await tellEnd(instance.handle, nil) }
       return .running(run, paused: paused)
     case .created, .configured, .initialized:
       await register.add(instance, launch, .created)

@@ -22,6 +22,8 @@ actor Register {
     var outOfMemory = false
     /// What the kernel says of that itself, for engines that do not tell.
     var memory: OutOfMemoryWatch?
+    /// When it was seen to start.
+    var startedAt: WallTime?
     /// We are taking it away ourselves.
     var removing = false
   }
@@ -50,7 +52,8 @@ actor Register {
   func beginStart(_ id: String) { entries[id]?.stage = .starting(ended: false) }
 
   /// Ends the start well; true: the container has ended meanwhile, which is now to be told.
-  func started(_ id: String) -> Bool {
+  func started(_ id: String, at time: WallTime) -> Bool {
+    entries[id]?.startedAt = time
     guard case .starting(let ended)? = entries[id]?.stage else { return false }
     entries[id]?.stage = .running
     return ended

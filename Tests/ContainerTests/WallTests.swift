@@ -55,7 +55,7 @@ struct WallTests {
     try await Place.with(rig) { place in
       let host = try place.host()
       let script = """
-        cat /proc/self/status | grep -E '^(Uid|Gid|Cap|NoNewPrivs|Seccomp):'
+        cat /proc/self/status | grep -E '^(Uid|Gid|CapEff|CapBnd|NoNewPrivs|Seccomp):'
         touch /x 2>&1; touch /etc/x 2>&1; touch /tmp/x && echo tmp-writable
         cat /proc/keys 2>/dev/null | wc -l; ls /sys/firmware 2>/dev/null | wc -l
         echo 1 > /proc/sys/kernel/hostname 2>&1
