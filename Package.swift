@@ -90,6 +90,7 @@ let package = Package(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
+    tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ProcessHosting"]),
     tests("PoliciesTests", ["Model", "Policies"]),
     tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]

@@ -129,6 +129,11 @@ extension AppCgroup {
     }
   }
 
+  /// The file that counts them, in lines of `key value`, for who must read it when this value is not at hand.
+  package var outOfMemoryCounterFile: String? {
+    folder(.memory).map { "\($0.path)/\($0.version == .v2 ? "memory.events" : "memory.oom_control")" }
+  }
+
   private static func legacyKills(_ folder: String) -> UInt64 {
     let own = (try? File.text("\(folder)/memory.oom_control")).flatMap { KeyedFile($0)["oom_kill"] } ?? 0
     return ((try? children(folder)) ?? []).reduce(own) { $0 &+ legacyKills($1) }

@@ -110,7 +110,7 @@ package struct CgroupHierarchy: Sendable, Equatable {
   }
 
   /// All mount points, v2 first.
-  var roots: [String] {
+  package var roots: [String] {
     var roots = unified.map { [$0] } ?? []
     for root in legacy.values.sorted() + others where !roots.contains(root) { roots.append(root) }
     return roots

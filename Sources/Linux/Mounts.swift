@@ -18,6 +18,8 @@ package struct ResolveRules: OptionSet, Sendable {
   package static let noMagicLinks = ResolveRules(rawValue: 0x02)
   package static let noLinks = ResolveRules(rawValue: 0x04)
   package static let beneath = ResolveRules(rawValue: 0x08)
+  /// As if the folder were the root.
+  package static let inRoot = ResolveRules(rawValue: 0x10)
   /// Never into another mount.
   package static let sameMount = ResolveRules(rawValue: 0x01)
 }
@@ -39,6 +41,52 @@ package enum Place {
       owning: try checkShim("openat2", path) {
         cl_openat2(folder, path, UInt64(O_RDONLY | O_NONBLOCK | O_NOCTTY), 0, rules.rawValue)
       })
+  }
+}
+
+/// What is at a path, for those who decide before anything is opened.
+extension Place {
+  package enum Kind: Sendable { case folder, file, program, other }
+
+  /// `program` is a file with any execute bit; without `follow` a link is `other`.
+  package static func kind(_ path: String, follow: Bool = true) throws(SystemFault) -> Kind {
+    var status = stat()
+    try check("stat", path) { follow ? stat(path, &status) : lstat(path, &status) }
+    switch status.st_mode & S_IFMT {
+    case S_IFDIR: return .folder
+    case S_IFREG: return status.st_mode & 0o111 != 0 ? .program : .file
+    default: return .other
+    }
+  }
+
+  package static func isProgram(_ path: String) -> Bool { (try? kind(path)) == .program }
+
+  /// `/dev/null`, for reading and writing.
+  package static func null() throws(SystemFault) -> Descriptor {
+    Descriptor(owning: try check("open", "/dev/null") { Glibc.open("/dev/null", O_RDWR | O_CLOEXEC) })
+  }
+
+  /// The path with no link in it.
+  package static func resolve(_ path: String) throws(SystemFault) -> String {
+    guard let resolved = realpath(path, nil) else { throw SystemFault(call: "realpath", subject: path, code: ENOENT) }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+
+  /// The path with no link in it, where `root` (itself resolved) is `/`.
+  package static func resolve(_ path: String, inRoot root: String) throws(SystemFault) -> String {
+    let folder = try open(root, [])
+    let place = try folder.withRaw { (raw) throws(SystemFault) in try open(path, in: raw, [.inRoot, .noMagicLinks]) }
+    let full = try place.withRaw { (raw) throws(SystemFault) in try link("/proc/self/fd/\(raw)") }
+    guard full.hasPrefix(root + "/") else { throw SystemFault(call: "openat2", subject: path, code: EXDEV) }
+    return String(full.dropFirst(root.count))
+  }
+
+  /// What a link says.
+  package static func link(_ path: String) throws(SystemFault) -> String {
+    var text = [CChar](repeating: 0, count: 4096)
+    let count = try check("readlink", path) { readlink(path, &text, text.count) }
+    return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }
 
@@ -90,7 +138,8 @@ package struct DetachedMount: ~Copyable, Sendable {
     descriptor = Descriptor(owning: try checkShim("fsmount", type) { raw })
   }
 
-  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
+    throws(Failure)
     -> Result
   {
     try descriptor.withRaw(body)

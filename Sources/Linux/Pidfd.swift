@@ -12,7 +12,8 @@ package struct Pidfd: ~Copyable, Sendable {
     descriptor = Descriptor(owning: try checkShim("pidfd_open", "\(pid)") { cl_pidfd_open(pid, 0) })
   }
 
-  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
+  package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
+    throws(Failure)
     -> Result
   {
     try descriptor.withRaw(body)

@@ -81,7 +81,9 @@ package enum SealedMemory {
 
   /// All of it, at most `limit` bytes; EPERM if it is not sealed.
   package static func read(_ file: borrowing Descriptor, limit: Int) throws(SystemFault) -> [UInt8] {
-    let sealed = try file.withRaw { (raw) throws(SystemFault) in try checkShim("fcntl", "F_GET_SEALS") { cl_is_sealed(raw) } }
+    let sealed = try file.withRaw { (raw) throws(SystemFault) in
+      try checkShim("fcntl", "F_GET_SEALS") { cl_is_sealed(raw) }
+    }
     guard sealed == 1 else { throw SystemFault(call: "fcntl", subject: "F_GET_SEALS", code: EPERM) }
     return try readAll(file, "memfd", limit: limit)
   }
@@ -90,7 +92,9 @@ package enum SealedMemory {
 /// TCP as the forwarder needs it: plain, non-blocking, close-on-exec.
 package enum TCP {
   /// A listening socket at a numeric address; `port` 0 becomes the one taken.
-  package static func listen(_ address: String, _ port: inout UInt16, backlog: Int32 = 128) throws(SystemFault) -> Descriptor {
+  package static func listen(_ address: String, _ port: inout UInt16, backlog: Int32 = 128) throws(SystemFault)
+    -> Descriptor
+  {
     let asked = port
     return Descriptor(
       owning: try checkShim("bind", "\(address):\(asked)") { cl_listen_tcp(address, &port, backlog) })

@@ -18,6 +18,9 @@ package struct SystemFault: Error, Hashable, Sendable, CustomStringConvertible {
   /// `open(/apps/clock): No such file or directory`
   package var description: String { "\(call)(\(subject)): \(SystemFault.text(of: code))" }
 
+  /// The reason alone: `No such file or directory`
+  package var reason: String { SystemFault.text(of: code) }
+
   /// The C library's words for an errno (strerror(3)).
   package static func text(of code: Int32) -> String { strerror(code).map { String(cString: $0) } ?? "error \(code)" }
 }

@@ -87,8 +87,8 @@ package struct LaunchPlan: Sendable, Equatable {
       /// What lies at a host path; `folder` says what the place it is hung on must be. `follow`: a link at the end of the path
       /// is followed (to a program or a system file), else refused.
       case bind(source: String, rules: MountRules, folder: Bool, follow: Bool)
-      /// A file system in memory.
-      case memory(size: UInt64, mode: UInt32, rules: MountRules)
+      /// A file system in memory; `owner` is a uid and gid inside.
+      case memory(size: UInt64, mode: UInt32, owner: UInt32, rules: MountRules)
       /// The app's own processes.
       case processes
     }

@@ -87,10 +87,11 @@ extension LaunchPlan {
       out.number(rules.rawValue)
       out.flag(folder)
       out.flag(follow)
-    case .memory(let size, let mode, let rules):
+    case .memory(let size, let mode, let owner, let rules):
       out.number(UInt8(4))
       out.number(size)
       out.number(mode)
+      out.number(owner)
       out.number(rules.rawValue)
     case .processes: out.number(UInt8(5))
     }
@@ -175,7 +176,9 @@ extension LaunchPlan {
     case 4:
       return RootItem(
         path,
-        .memory(size: try input.number(), mode: try input.number(), rules: MountRules(rawValue: try input.number())))
+        .memory(
+          size: try input.number(), mode: try input.number(), owner: try input.number(),
+          rules: MountRules(rawValue: try input.number())))
     case 5: return RootItem(path, .processes)
     default: throw input.fail()
     }

@@ -100,8 +100,11 @@ struct Child {
     case .bind(let source, _, let folder, _):
       guard let bind else { throw SystemFault(call: "bind", subject: source, code: EINVAL) }
       try bind.mount.attach(to: target(item.path, folder: folder, root), item.path)
-    case .memory(let size, let mode, let rules):
-      let options = [("size", String(size)), ("nr_inodes", "65536"), ("mode", String(mode, radix: 8))]
+    case .memory(let size, let mode, let owner, let rules):
+      let options = [
+        ("size", String(size)), ("nr_inodes", "65536"), ("mode", String(mode, radix: 8)), ("uid", String(owner)),
+        ("gid", String(owner)),
+      ]
       let memory = try DetachedMount(new: "tmpfs", options, rules)
       try memory.attach(to: target(item.path, folder: true, root), item.path)
     case .processes:
@@ -112,21 +115,30 @@ struct Child {
     }
   }
 
+  /// Whether the deepest mount above `path` is memory made a moment ago, which nobody could write to yet.
+  private func isInMemory(_ path: String) -> Bool {
+    let above = plan.root.filter { path.hasPrefix($0.path + "/") }.max { $0.path.utf8.count < $1.path.utf8.count }
+    if case .memory = above?.kind { return true }
+    return false
+  }
+
   /// The folder `path` lies in, reached without leaving the new root's own file system, and its last name.
   private func inParent(
-    of path: String, _ root: HeldMount, _ body: (Int32, String) throws(SystemFault) -> Void
+    of path: String, _ root: HeldMount, crossing: Bool = false, _ body: (Int32, String) throws(SystemFault) -> Void
   ) throws(SystemFault) {
     try root.mount.withRaw { (raw) throws(SystemFault) in
       guard let slash = path.lastIndex(of: "/") else { return try body(raw, path) }
-      let parent = try Place.open(String(path[..<slash]), in: raw, [.beneath, .noLinks, .sameMount])
+      let parent = try Place.open(
+        String(path[..<slash]), in: raw, crossing ? [.beneath, .noLinks] : [.beneath, .noLinks, .sameMount])
       try parent.withRaw { (raw) throws(SystemFault) in try body(raw, String(path[path.index(after: slash)...])) }
     }
   }
 
-  /// The place to mount on: made if it lies in the new root itself; inside another mount it must be there already.
+  /// The place to mount on: made if it lies in the new root itself or in memory that is as new; inside any other mount it must
+  /// be there already.
   private func target(_ path: String, folder: Bool, _ root: HeldMount) throws(SystemFault) -> Descriptor {
     do throws(SystemFault) {
-      try inParent(of: path, root) { (parent, name) throws(SystemFault) in
+      try inParent(of: path, root, crossing: isInMemory(path)) { (parent, name) throws(SystemFault) in
         if folder {
           try Place.makeFolder(name, in: parent, mode: 0o755)
         } else {

@@ -57,7 +57,9 @@ struct OutputLog: ~Copyable {
   /// After a crash: a record cut short goes; bytes without a record get one, so that nothing shown before disappears.
   private mutating func mend() throws(SystemFault) {
     let whole = try Self.length(index, "log index") / Int64(LogRecord.size) * Int64(LogRecord.size)
-    try index.withRaw { (raw) throws(SystemFault) in _ = try check("ftruncate", "log index") { ftruncate(raw, Int(whole)) } }
+    try index.withRaw { (raw) throws(SystemFault) in
+      _ = try check("ftruncate", "log index") { ftruncate(raw, Int(whole)) }
+    }
     indexSize = whole
     size = try Self.length(log, "log")
     var covered: Int64 = 0

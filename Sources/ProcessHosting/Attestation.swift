@@ -1,0 +1,112 @@
+internal import Cgroups
+internal import Linux
+internal import Model
+internal import Sandboxing
+internal import Scheduling
+
+/// What the kernel says of a running app, compared with what its policy asks: the rights of an app are read, not assumed.
+enum Attestation {
+  /// Names of layers; what is not among them is a limit.
+  static let layers: Set<String> = [
+    "user namespace", "namespaces", "ids", "capabilities", "no-new-privileges", "cgroup",
+  ]
+
+  /// Every layer and limit as asked and as in force, from `/proc/PID` and the cgroup's files.
+  static func check(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
+    let policy = launch.policy
+    var reports = layers(facts, launch, group)
+    reports.append(LayerReport(name: "landlock", asked: nil, effective: nil, status: .notBuilt))
+    reports.append(LayerReport(name: "seccomp", asked: nil, effective: nil, status: .notBuilt))
+    reports.append(
+      LayerReport(
+        name: "read-only root", asked: policy.readOnlyRoot ? "yes" : nil, effective: policy.readOnlyRoot ? "yes" : "no",
+        status: policy.readOnlyRoot ? .enforced : .notAsked))
+    return reports + group.readBack(policy.limits, share: CPUShare(policy))
+  }
+
+  private static func layers(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
+    let process = "/proc/\(facts.pid)"
+    // Gone before we looked: nothing runs that could lack a layer.
+    guard let status = try? File.text("\(process)/status"), let expected = try? LaunchPlan.identity(of: launch),
+      let state = field("State", status), !state.hasPrefix("Z"), !state.hasPrefix("X")
+    else { return [] }
+    let base = expected.namespaces.contains(.user) ? launch.uidBase : 0
+    let uid = String(base + expected.uid)
+    let gid = String(base + expected.gid)
+    var reports = [
+      compare("ids", [uid, uid, uid, uid].joined(separator: " "), words(field("Uid", status))),
+      compare("ids", [gid, gid, gid, gid].joined(separator: " "), words(field("Gid", status))),
+      compare("capabilities", hex(expected.capabilities), field("CapEff", status)),
+      compare("capabilities", hex(expected.bounding), field("CapBnd", status)),
+    ]
+    if expected.noNewPrivileges { reports.append(compare("no-new-privileges", "1", field("NoNewPrivs", status))) }
+    reports += namespaces(process, expected.namespaces)
+    reports.append(membership(process, launch, group))
+    return merge(reports)
+  }
+
+  /// A namespace of the app's own shows another inode than ours.
+  private static func namespaces(_ process: String, _ kinds: NamespaceKinds) -> [LayerReport] {
+    var shared: [String] = []
+    var own: [String] = []
+    for (kind, name) in NamespaceKinds.files where kinds.contains(kind) || kind == .cgroup {
+      guard let theirs = try? Place.link("\(process)/ns/\(name)") else { return [] }
+      if theirs == (try? Place.link("/proc/self/ns/\(name)")) { shared.append(name) } else { own.append(name) }
+    }
+    return [
+      LayerReport(
+        name: "namespaces", asked: (own + shared).sorted().joined(separator: " "),
+        effective: own.sorted().joined(separator: " "), status: shared.isEmpty ? .enforced : .missing,
+        note: shared.isEmpty ? nil : "shared with the host: \(shared.joined(separator: " "))")
+    ]
+  }
+
+  private static func membership(_ process: String, _ launch: Launch, _ group: AppCgroup) -> LayerReport {
+    let text = (try? File.text("\(process)/cgroup")) ?? ""
+    let joined = text.split(separator: "\n").filter { $0.hasSuffix(":\(group.path)") }.count
+    let wanted = group.joinFiles(launch.policy.limits).count
+    return LayerReport(
+      name: "cgroup", asked: group.path, effective: joined > 0 ? group.path : nil,
+      status: joined >= wanted || text.isEmpty ? .enforced : .missing,
+      note: joined >= wanted || text.isEmpty ? nil : "member in \(joined) of \(wanted) hierarchies")
+  }
+
+  private static func compare(_ name: String, _ asked: String, _ effective: String?) -> LayerReport {
+    let matches = asked == effective
+    return LayerReport(
+      name: name, asked: asked, effective: effective, status: matches ? .enforced : .missing,
+      note: matches ? nil : "\(effective ?? "nothing") instead of \(asked)")
+  }
+
+  /// One line per layer: the first that is wrong, or the first.
+  private static func merge(_ reports: [LayerReport]) -> [LayerReport] {
+    var merged: [LayerReport] = []
+    for report in reports {
+      guard let index = merged.firstIndex(where: { $0.name == report.name }) else {
+        merged.append(report)
+        continue
+      }
+      if merged[index].status == .enforced, report.status == .missing { merged[index] = report }
+    }
+    return merged
+  }
+
+  private static func field(_ name: String, _ status: String) -> String? {
+    let line = status.split(separator: "\n").first { $0.hasPrefix("\(name):") }
+    return line.map { String($0.dropFirst(name.utf8.count + 1).drop { $0 == "\t" || $0 == " " }) }
+  }
+
+  private static func words(_ text: String?) -> String? {
+    text.map { $0.split { $0 == "\t" || $0 == " " }.joined(separator: " ") }
+  }
+
+  private static func hex(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+}
+
+extension LayerReport {
+  /// Whether it is a wall rather than a limit: one that fails is never let pass.
+  var isLayer: Bool { Attestation.layers.contains(name) }
+}

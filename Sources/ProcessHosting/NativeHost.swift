@@ -1,0 +1,427 @@
+package import Cgroups
+internal import FileSystems
+internal import Glibc
+package import Linux
+package import Model
+internal import Sandboxing
+internal import Scheduling
+
+/// Runs native apps: each under a shim of its own, which lives on when this object and its process do not.
+///
+/// Everything happens on one event loop: spawning a shim takes a fraction of a millisecond, kernel files answer at once, and
+/// shims tell what happens by packets.
+package actor NativeHost: AppHost {
+  package nonisolated let runtime = Runtime.native
+  package nonisolated let events: AsyncStream<HostEvent>
+  package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+
+  let layout: InstanceLayout
+  let hierarchy: CgroupHierarchy
+  private let shimPath: String
+  private let loop: EventLoop
+  /// Reads logs, apart from all else.
+  let readerLoop: EventLoop
+  private let tell: AsyncStream<HostEvent>.Continuation
+  var runs: [Instance: Run] = [:]
+  private var shims: AppCgroup
+
+  /// One instance as this host knows it.
+  final class Run {
+    var connection: ShimConnection?
+    /// The shim as our child, until it was waited for; nil for one an earlier daemon started.
+    var shim: Int32?
+    var state = RunState.preparing
+    var waiting: [CheckedContinuation<RunState, Never>] = []
+    var missing: [String] = []
+    var readers: [WeakReader] = []
+    var group: AppCgroup
+    var limits: Limits
+    var isStarted = false
+    /// Somebody waited for the state just told.
+    var waitingForStart = false
+    /// Its end was told, or is told by a throwing `start`.
+    var isEndKnown = false
+    init(_ group: AppCgroup, _ limits: Limits) {
+      self.group = group
+      self.limits = limits
+    }
+  }
+
+  /// `shimPath` is the program supervisor-shim. Makes the instance's folders for sockets, outcomes and logs.
+  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String) throws(SystemFault) {
+    self.layout = layout
+    self.hierarchy = hierarchy
+    self.shimPath = shimPath
+    loop = try EventLoop(name: "native")
+    readerLoop = try EventLoop(name: "native-logs")
+    (events, tell) = AsyncStream.makeStream(of: HostEvent.self)
+    shims = AppCgroup.shims(hierarchy, parent: layout.cgroupParent)
+    for folder in [Self.sockets(layout), Self.outcomes(layout)] { _ = try Folder(making: folder, mode: 0o700) }
+    _ = try Folder(making: layout.log, mode: 0o750)
+  }
+
+  /// Ends this object's part: no event arrives any more, and what runs goes on.
+  package func shutDown() {
+    for run in runs.values {
+      run.connection?.close()
+      endReaders(run)
+    }
+    runs = [:]
+    tell.finish()
+    // The readers' loop stays: who reads to the end of a log may still do so.
+    loop.stop()
+  }
+
+  static func sockets(_ layout: InstanceLayout) -> String { "\(layout.run)/shims" }
+  static func outcomes(_ layout: InstanceLayout) -> String { "\(layout.state)/runs" }
+  static func runName(_ instance: Instance) -> String { "\(instance.app).\(instance.generation)" }
+
+  func group(_ app: AppID) -> AppCgroup {
+    AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .native)
+  }
+
+  // MARK: Prepare
+
+  package func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
+    -> String
+  {
+    guard Place.isProgram(shimPath) else {
+      throw HostFailure(.unavailable, "\(shimPath) is not there", hint: "Install supervisor-shim beside the daemon")
+    }
+    if let problem = LaunchPlan.unsupported(policy) { throw HostFailure(.refused, problem.description) }
+    do throws(ProgramProblem) { _ = try ProgramPlace(policy) } catch {
+      switch error {
+      case .missing, .none: throw HostFailure(.missing, error.description)
+      case .notAFile, .notExecutable, .badRoot, .escapes: throw HostFailure(.refused, error.description)
+      }
+    }
+    do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0) } catch {
+      throw HostFailure(.refused, error.description)
+    }
+    let shortfalls = group(policy.id).unsupported(policy.limits)
+    if policy.enforcement == .strict, let first = shortfalls.first {
+      throw HostFailure(
+        .refused, "a limit cannot be enforced here: \(first)",
+        hint: "Change it, or set enforcement: degrade to run without it")
+    }
+    return ""
+  }
+
+  // MARK: Create
+
+  package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
+    let app = launch.policy.id
+    let instance = Instance(
+      app: app, generation: launch.generation, nonce: launch.nonce, handle: "\(app).\(launch.generation).sock")
+    guard runs[instance] == nil else { throw HostFailure(.conflict, "\(app) exists already") }
+    let group = group(app)
+    if (try? group.isPopulated) == true {
+      throw HostFailure(.conflict, "processes of an earlier run of \(app) are still there")
+    }
+    let run = Run(group, launch.policy.limits)
+    do throws(SystemFault) { try group.create(launch.policy.limits) } catch {
+      throw HostFailure(.failed, "the cgroup of \(app) could not be made: \(error)")
+    }
+    let shortfalls = group.apply(launch.policy.limits, share: CPUShare(launch.policy))
+    if let first = shortfalls.first, launch.policy.enforcement == .strict {
+      discard(run)
+      throw HostFailure(.refused, "a limit cannot be enforced here: \(first)")
+    }
+    run.missing = shortfalls.map(\.description)
+    do throws(HostFailure) { try spawn(instance, launch, run) } catch {
+      discard(run)
+      throw error
+    }
+    runs[instance] = run
+    return instance
+  }
+
+  /// Starts the shim, which builds the sandbox at once and holds it until `go`: by the time the instance is recorded, starting
+  /// it is one packet. Should this process die in between, the shim sees its socket closed and leaves nothing.
+  private func spawn(_ instance: Instance, _ launch: Launch, _ run: Run) throws(HostFailure) {
+    let plan = try plan(launch, run)
+    do throws(SystemFault) {
+      try shims.create()
+      _ = try Folder(making: plan.places.log, mode: 0o750)
+      let file = try SealedMemory.make("launch-plan", plan.bytes)
+      var pair = try PacketPair()
+      guard let ours = pair.parent.take(), let theirs = pair.child.take() else { return }
+      let null = try Place.null()
+      run.shim = try null.withRaw { (null) throws(SystemFault) in
+        try file.withRaw { (file) throws(SystemFault) in
+          try theirs.withRaw { (theirs) throws(SystemFault) in
+            try Children.spawn(shimPath, ["supervisor-shim"], descriptors: [null, null, null, file, theirs])
+          }
+        }
+      }
+      run.connection = try connect(SharedDescriptor(ours), instance, run)
+    } catch {
+      throw HostFailure(.failed, "the shim of \(instance.app) could not be started: \(error)")
+    }
+  }
+
+  private func plan(_ launch: Launch, _ run: Run) throws(HostFailure) -> LaunchPlan {
+    let policy = launch.policy
+    let table: MountTable
+    do throws(MountProblem) {
+      table = try MountTable(policy, layout, uidBase: launch.uidBase)
+      try table.prepareSources()
+    } catch { throw HostFailure(.refused, error.description) }
+    var membership = LaunchPlan.Membership()
+    membership.shimFiles = shims.joinFiles(Limits())
+    membership.folder = run.group.v2Folder
+    let v2File = run.group.v2Folder.map { "\($0)/cgroup.procs" }
+    membership.files = run.group.joinFiles(policy.limits).filter { $0 != v2File }
+    membership.path = run.group.path
+    membership.outOfMemoryCounter = run.group.outOfMemoryCounterFile
+    membership.namespaceAtClone = hierarchy.layout == .unified
+    var places = LaunchPlan.Places()
+    places.sockets = Self.sockets(layout)
+    places.runs = Self.outcomes(layout)
+    places.log = layout.appLog(policy.id)
+    do throws(PlanProblem) { return try LaunchPlan(launch, table, membership, places) } catch {
+      throw HostFailure(.refused, error.description)
+    }
+  }
+
+  func connect(_ socket: SharedDescriptor, _ instance: Instance, _ run: Run) throws(SystemFault) -> ShimConnection {
+    try ShimConnection(
+      socket, nonce: instance.nonce, on: loop,
+      heard: { [unowned self] state in assumeIsolated { $0.heard(instance, state) } },
+      lost: { _ in })
+  }
+
+  // MARK: Start
+
+  package func start(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> RunFacts {
+    let run = try await startable(instance, launch)
+    guard run.connection?.send(.go) == true else {
+      throw HostFailure(.failed, "the shim of \(instance.app) ended before the app was started")
+    }
+    let state: RunState
+    if case .preparing = run.state {
+      state = await withCheckedContinuation { run.waiting.append($0) }
+    } else {
+      state = run.state
+    }
+    switch state {
+    case .preparing: throw HostFailure(.failed, "the shim of \(instance.app) ended before the app was started")
+    case .running(let facts):
+      try attest(instance, launch, run, facts)
+      return self.facts(facts, launch.policy, run)
+    case .ended(let outcome):
+      if case .neverStarted(let step, let reason, let code) = outcome.cause {
+        run.isEndKnown = true
+        throw Self.failure(instance.app, step, reason, code)
+      }
+      // It ran, and was faster than us: its end is an event like any other.
+      defer { announce(instance, run, outcome) }
+      return RunFacts(
+        pid: 0, startedAt: WallTime(nanoseconds: outcome.startedAt ?? outcome.endedAt),
+        ports: launch.policy.network.ports,
+        missing: run.missing)
+    }
+  }
+
+  /// The run of a created instance; one that an earlier daemon created gets a new shim, because its own left with that daemon.
+  private func startable(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> Run {
+    if let run = runs[instance] {
+      guard !run.isStarted else { throw HostFailure(.conflict, "\(instance.app) has been started already") }
+      run.isStarted = true
+      return run
+    }
+    let group = group(instance.app)
+    guard group.exists else { throw HostFailure(.missing, "\(instance.app) was not created") }
+    let run = Run(group, launch.policy.limits)
+    try spawn(instance, launch, run)
+    run.isStarted = true
+    runs[instance] = run
+    return run
+  }
+
+  private static func failure(_ app: AppID, _ step: String, _ reason: String, _ code: Int32) -> HostFailure {
+    let message = "\(app) could not be started: \(step): \(reason)"
+    switch (step, code) {
+    case ("ports", EADDRINUSE):
+      return HostFailure(.conflict, message, hint: "Publish another port, or stop what holds this one")
+    case ("exec", ENOENT):
+      return HostFailure(.missing, message, hint: "Its interpreter or loader is not in the app's root")
+    case ("exec", EACCES): return HostFailure(.refused, message, hint: "The app's user may not run it: see its mode")
+    case ("exec", ENOEXEC):
+      return HostFailure(.refused, message, hint: "It is neither a program for this machine nor a #! script")
+    case ("working_dir", _): return HostFailure(.missing, message, hint: "working_dir is a path inside the app's root")
+    default: return HostFailure(.failed, message)
+    }
+  }
+
+  func facts(_ facts: RunningFacts, _ policy: Policy, _ run: Run) -> RunFacts {
+    var ports = policy.network.ports
+    for (index, taken) in facts.ports.enumerated() where index < ports.count { ports[index].hostPort = taken }
+    return RunFacts(
+      pid: facts.pid, startedAt: WallTime(nanoseconds: facts.startedAt), ports: ports, missing: run.missing)
+  }
+
+  private func attest(_ instance: Instance, _ launch: Launch, _ run: Run, _ facts: RunningFacts) throws(HostFailure) {
+    let reports = Attestation.check(facts, launch, run.group)
+    guard let wrong = reports.first(where: { $0.status == .missing }),
+      launch.policy.enforcement == .strict || wrong.isLayer
+    else { return }
+    // Best effort: the shim tells the end, and remove tries again.
+    try? run.group.kill()
+    throw HostFailure(
+      .refused,
+      "\(instance.app) was killed: the kernel does not show \(wrong.name) in force: \(wrong.note ?? "missing")")
+  }
+
+  // MARK: What shims tell
+
+  private func heard(_ instance: Instance, _ state: RunState?) {
+    guard let run = runs[instance] else { return }
+    guard let state else { return shimGone(instance, run) }
+    run.state = state
+    wake(run)
+    // A throwing or returning `start` comes first; it announces itself what ended before it looked.
+    if case .ended(let outcome) = state, !run.waitingForStart { announce(instance, run, outcome) }
+  }
+
+  func wake(_ run: Run) {
+    run.waitingForStart = !run.waiting.isEmpty
+    for waiting in run.waiting { waiting.resume(returning: run.state) }
+    run.waiting = []
+  }
+
+  func announce(_ instance: Instance, _ run: Run, _ outcome: RunOutcome) {
+    guard !run.isEndKnown else { return }
+    run.isEndKnown = true
+    endReaders(run)
+    tell.yield(.exited(instance, Self.report(outcome)))
+  }
+
+  static func report(_ outcome: RunOutcome) -> ExitReport {
+    let cause: ExitReport.Cause =
+      switch outcome.cause {
+      case .code(let code): .code(code)
+      case .signal(let number): .signal(number)
+      case .neverStarted(let step, let reason, _): .neverStarted(step: step, reason: reason)
+      }
+    return ExitReport(
+      cause: cause, outOfMemory: outcome.outOfMemory,
+      startedAt: outcome.startedAt.map { WallTime(nanoseconds: $0) },
+      endedAt: WallTime(nanoseconds: outcome.endedAt))
+  }
+
+  /// The shim has ended without saying how the app did: somebody killed it. An app nobody watches must not go on.
+  private func shimGone(_ instance: Instance, _ run: Run) {
+    reap(run)
+    wake(run)
+    guard case .running = run.state, !run.isEndKnown else { return }
+    run.isEndKnown = true
+    endReaders(run)
+    // Best effort: remove tries again, and says what is left.
+    try? run.group.kill()
+    tell.yield(
+      .exited(
+        instance,
+        ExitReport(cause: .unknown("its shim was killed"), startedAt: nil, endedAt: Clock.wall())))
+  }
+
+  private func reap(_ run: Run) {
+    guard let shim = run.shim else { return }
+    run.shim = nil
+    reap(shim, tries: 50)
+  }
+
+  /// A shim whose socket is closed ends at once; its number is ours until it is waited for.
+  private func reap(_ shim: Int32, tries: Int) {
+    // ECHILD: somebody else waited for it, which is as good.
+    do throws(SystemFault) { if try Children.wait(shim, block: false) != nil { return } } catch { return }
+    guard tries > 0 else { return }
+    loop.schedule(after: .milliseconds(2)) { [weak self] in
+      self?.assumeIsolated { $0.reap(shim, tries: tries - 1) }
+    }
+  }
+
+  // MARK: Signals, kill, pause
+
+  package func signal(_ instance: Instance, _ number: Int32) async throws(HostFailure) {
+    let code = await withCheckedContinuation { answer in
+      guard let connection = runs[instance]?.connection else { return answer.resume(returning: Int32?.none) }
+      connection.signal(number, answer)
+    }
+    guard let code else { throw HostFailure(.missing, "\(instance.app) is not running") }
+    switch code {
+    case 0: return
+    case ESRCH: throw HostFailure(.missing, "\(instance.app) is not running")
+    default: throw HostFailure(.failed, "signal \(number): \(SystemFault.text(of: code))")
+    }
+  }
+
+  package func kill(_ instance: Instance) async throws(HostFailure) {
+    do throws(SystemFault) { try group(instance.app).kill() } catch  where error.code == ENOENT {
+      return
+    } catch { throw HostFailure(.failed, "\(instance.app) could not be killed: \(error)") }
+  }
+
+  package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
+    do throws(SystemFault) { try group(instance.app).setFrozen(paused) } catch {
+      throw HostFailure(.failed, "\(instance.app) could not be \(paused ? "paused" : "unpaused"): \(error)")
+    }
+  }
+
+  // MARK: Remove
+
+  package func remove(_ instance: Instance) async throws(HostFailure) {
+    let group = group(instance.app)
+    if let run = runs[instance] {
+      _ = run.connection?.send(.acknowledge)
+      run.isEndKnown = true
+      endReaders(run)
+      run.connection?.close()
+      reap(run)
+    }
+    // A group belongs to the app, not to one generation of it: a later one's must not be touched.
+    if !runs.contains(where: { $0.key.app == instance.app && $0.key != instance }) {
+      try await clear(group, instance.app)
+    }
+    runs[instance] = nil
+    let name = Self.runName(instance)
+    do throws(SystemFault) {
+      try Folder(opening: Self.sockets(layout)).remove("\(name).sock")
+      try Folder(opening: Self.outcomes(layout)).remove(name)
+    } catch { throw HostFailure(.failed, "what \(instance.app) left could not be removed: \(error)") }
+  }
+
+  private func clear(_ group: AppCgroup, _ app: AppID) async throws(HostFailure) {
+    for attempt in 0..<200 {
+      do throws(SystemFault) {
+        if try group.isPopulated { try group.kill() } else if try group.remove() { return }
+      } catch { throw HostFailure(.failed, "the cgroup of \(app) could not be removed: \(error)") }
+      // A killed process leaves its group a moment after its end. Cancelled: the caller repeats.
+      try? await Task.sleep(for: .milliseconds(attempt < 20 ? 1 : 10))
+    }
+    throw HostFailure(.failed, "processes of \(app) are still there after they were killed")
+  }
+
+  private func discard(_ run: Run) {
+    run.connection?.close()
+    reap(run)
+    // Best effort: an empty group left over is made use of by the next launch.
+    _ = try? run.group.remove()
+  }
+
+  // MARK: Usage and layers
+
+  package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
+    let group = group(instance.app)
+    guard group.exists else { throw HostFailure(.missing, "\(instance.app) is not there") }
+    return group.usage()
+  }
+
+  package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
+    guard let run = runs[instance] else { throw HostFailure(.missing, "\(instance.app) is not there") }
+    guard case .running(let facts) = run.state else {
+      return run.group.readBack(launch.policy.limits, share: CPUShare(launch.policy))
+    }
+    return Attestation.check(facts, launch, run.group)
+  }
+}

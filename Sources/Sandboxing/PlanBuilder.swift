@@ -1,0 +1,209 @@
+package import FileSystems
+internal import Linux
+package import Model
+
+/// Why a policy cannot become a plan on this host; the text is for the user.
+package enum PlanProblem: Error, Sendable, Equatable, CustomStringConvertible {
+  case program(ProgramProblem)
+  case unknownCapability(String)
+  case unknownLimit(String)
+  case badIdentity(String)
+  case notSupported(String)
+  case rootfs(String)
+
+  package var description: String {
+    switch self {
+    case .program(let problem): problem.description
+    case .unknownCapability(let name): "\(name) is not a capability this build knows"
+    case .unknownLimit(let name): "\(name) is not a resource limit"
+    case .badIdentity(let text): text
+    case .notSupported(let what): "\(what) is not supported yet for native apps"
+    case .rootfs(let text): text
+    }
+  }
+}
+
+extension LaunchPlan {
+  /// What `policy` asks of the network that native apps do not have yet; nil: all can be had.
+  package static func unsupported(_ policy: Policy) -> PlanProblem? {
+    let network = policy.network
+    switch network.mode {
+    case .none: break
+    case .bridge where network.ports.isEmpty: return .notSupported("network_mode: bridge without ports")
+    case .bridge: break
+    case .named: return .notSupported("networks")
+    case .host where policy.preset != .privileged: return .badIdentity("network_mode: host needs sandbox: privileged")
+    case .host: break
+    }
+    if !network.attachments.isEmpty { return .notSupported("networks") }
+    if network.mode != .host, network.ports.contains(where: { $0.transport == .udp }) {
+      return .notSupported("publishing udp ports")
+    }
+    return nil
+  }
+
+  /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing.
+  package init(
+    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places
+  ) throws(PlanProblem) {
+    let policy = launch.policy
+    if let problem = Self.unsupported(policy) { throw problem }
+    let place: ProgramPlace
+    do throws(ProgramProblem) { place = try ProgramPlace(policy) } catch { throw .program(error) }
+    self.init(app: policy.id.name, generation: launch.generation, nonce: launch.nonce)
+    self.membership = membership
+    self.places = places
+    identity = try Self.identity(of: launch)
+    try buildRoot(policy, table, place)
+    program.limits = try Self.resourceLimits(policy)
+    if policy.network.mode != .host {
+      ports = policy.network.ports.map { Port(address: $0.hostAddress, outside: $0.hostPort, inside: $0.appPort) }
+    }
+    logMaximumSize = policy.logging.maximumSize.count
+    logMaximumFiles = UInt32(clamping: policy.logging.maximumFiles)
+  }
+
+  // MARK: Identity
+
+  /// Who an app is, inside and outside: what a plan says, and what attestation compares the kernel's word with.
+  package static func identity(of launch: Launch) throws(PlanProblem) -> Identity {
+    let policy = launch.policy
+    let privileged = policy.preset == .privileged
+    var identity = Identity()
+    identity.namespaces = [.mount, .pid, .ipc, .uts]
+    if policy.network.mode != .host { identity.namespaces.insert(.network) }
+    identity.hostName = policy.network.hostname ?? String(policy.id.name.map { $0 == "_" ? "-" : $0 })
+    identity.outOfMemoryAdjustment = policy.limits.oomScoreAdjustment
+    let (uid, gid): (UInt32, UInt32) =
+      switch policy.user {
+      case .auto, .image: (1000, 1000)
+      case .given(let uid, let gid): (uid, gid)
+      }
+    if privileged {
+      let own = if case .given = policy.user { false } else { true }
+      identity.uid = own ? launch.uidBase + uid : uid
+      identity.gid = own ? launch.uidBase + gid : gid
+    } else {
+      identity.namespaces.insert(.user)
+      guard ([uid, gid] + policy.supplementaryGroups).allSatisfy({ $0 < 65_536 }) else {
+        throw .badIdentity("a native app's ids lie below 65536, its own block")
+      }
+      identity.uid = uid
+      identity.gid = gid
+      identity.uidMap = map([0, uid], launch.uidBase)
+      identity.gidMap = map([0, gid] + policy.supplementaryGroups, launch.uidBase)
+    }
+    identity.groups = policy.supplementaryGroups
+    try setCapabilities(policy, privileged, &identity)
+    return identity
+  }
+
+  private static func map(_ ids: [UInt32], _ base: UInt32) -> [IDRange] {
+    Set(ids).sorted().map { IDRange(inside: $0, outside: base + $0) }
+  }
+
+  private static func setCapabilities(_ policy: Policy, _ privileged: Bool, _ identity: inout Identity)
+    throws(PlanProblem)
+  {
+    func set(_ names: [String]) throws(PlanProblem) -> UInt64 {
+      var all: UInt64 = 0
+      for name in names {
+        guard let bits = Capability.bits(name) else { throw .unknownCapability(name) }
+        all |= bits
+      }
+      return all
+    }
+    let added = try set(policy.capabilities.add)
+    guard privileged else {
+      identity.capabilities = added
+      identity.bounding = added
+      return
+    }
+    identity.bounding = (Capability.engineDefault & ~(try set(policy.capabilities.drop))) | added
+    // As with the Engines: another user than root has them only within reach, apart from those it was given by name.
+    identity.capabilities = identity.uid == 0 ? identity.bounding : added
+    identity.noNewPrivileges = !policy.securityOptions.contains {
+      $0 == "no-new-privileges:false" || $0 == "no-new-privileges=false"
+    }
+  }
+
+  // MARK: Root and program
+
+  private mutating func buildRoot(_ policy: Policy, _ table: MountTable, _ place: ProgramPlace) throws(PlanProblem) {
+    var builder = RootBuilder()
+    let inside: UInt32 =
+      switch policy.user {
+      case .auto, .image: identity.uid
+      case .given: identity.uid
+      }
+    if let rootfs = policy.rootfs {
+      do throws(SystemFault) {
+        try builder.addContent(
+          of: Place.resolve(rootfs), readOnly: policy.readOnlyRoot, except: Set(table.entries.map(\.target)))
+      } catch { throw .rootfs("the rootfs \(rootfs) cannot be read: \(error.reason)") }
+    } else {
+      builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName)
+      builder.addFolder("run")
+      builder.addFolder("run/supervisor")
+    }
+    builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
+    builder.addMounts(table, owner: inside)
+    builder.addFolder("tmp", mode: 0o1777)
+    var holder: UInt32?
+    switch place.holder {
+    case .system(let relative):
+      holder = builder.index(ofBind: "usr")
+      program.relative = relative
+    case .alone(let source):
+      builder.addProgram(place.inside, source: source)
+      holder = builder.index(ofBind: String(place.inside.dropFirst()))
+    case .mount(let target, let relative):
+      holder = builder.index(ofBind: String(target.dropFirst()))
+      program.relative = relative
+    case .rootfs(let top, let relative):
+      holder = builder.index(ofBind: top)
+      program.relative = relative
+    }
+    guard let holder else { throw .program(.missing(place.inside)) }
+    root = builder.items
+    rootReadOnly = policy.readOnlyRoot
+    program.bind = holder
+    program.path = place.inside
+    program.arguments = policy.entry
+    program.workingFolder = policy.workingDirectory ?? "/"
+    program.environment = Self.environment(policy)
+  }
+
+  private static func environment(_ policy: Policy) -> [String] {
+    var values = [
+      "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+      "HOME": policy.rootfs == nil ? "/data" : "/",
+    ]
+    for entry in policy.environment { values[entry.name] = entry.value }
+    return values.map { "\($0.key)=\($0.value)" }.sorted()
+  }
+
+  /// What every app is held to unless the policy says otherwise: no core files, no locked memory beyond a page or so, no real
+  /// time, as many files as its preset allows.
+  private static func resourceLimits(_ policy: Policy) throws(PlanProblem) -> [ResourceLimit] {
+    let files: UInt64 =
+      switch policy.preset {
+      case .minimal: 64
+      case .standard: 1024
+      case .privileged: 4096
+      }
+    var limits: [String: (soft: UInt64, hard: UInt64)] = ["core": (0, 0), "nofile": (files, files)]
+    if policy.preset != .privileged {
+      for (name, value) in [("memlock", 65_536), ("msgqueue", 0), ("nice", 0), ("rtprio", 0), ("stack", 8 << 20)] {
+        limits[name] = (UInt64(value), UInt64(value))
+      }
+    }
+    for limit in policy.limits.rlimits { limits[limit.name] = (limit.soft, limit.hard) }
+    var result: [ResourceLimit] = []
+    for (name, value) in limits.sorted(by: { $0.key < $1.key }) {
+      guard let number = ResourceName.number(name) else { throw .unknownLimit(name) }
+      result.append(ResourceLimit(number, soft: value.soft, hard: value.hard))
+    }
+    return result
+  }
+}
