@@ -137,7 +137,7 @@ extension ContainerHost {
         guard [.exited, .dead, .stopped].contains(details.state.status) else { return }
       }
       await tellEnd(instance.handle, nil)
-    case .unreachable, .timedOut, .interrupted, .malformed, .unsupported, .sourceFailed, .cancelled:
+    case .unreachable, .timedOut, .interrupted, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled:
       throw HostFailure(failure)
     }
   }

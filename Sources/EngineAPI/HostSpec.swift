@@ -108,6 +108,27 @@ package struct Resources: Sendable, Equatable {
     ])
     return document.objectValue ?? JSONObject()
   }
+
+  /// The same as the OCI runtime specification's `linux.resources`, which is what podman's own update takes.
+  var runtimeDocument: JSONValue {
+    func group(_ members: KeyValuePairs<String, JSONValue?>) -> JSONValue? {
+      let group = JSONValue.object(members)
+      return group.objectValue?.isEmpty == true ? nil : group
+    }
+    let period: Int64 = 100_000
+    return .object([
+      "memory": group([
+        "limit": memory.map { .integer($0) }, "swap": memorySwap.map { .integer($0) },
+        "reservation": memoryReservation.map { .integer($0) },
+      ]),
+      "cpu": group([
+        "shares": cpuShares.map { .integer($0) }, "quota": nanoCPUs.map { .integer($0 / (1_000_000_000 / period)) },
+        "period": nanoCPUs.map { _ in .integer(period) }, "cpus": cpuset.map { .string($0) },
+      ]),
+      "pids": group(["limit": pidsLimit.map { .integer($0) }]),
+      "blockIO": group(["weight": blkioWeight.map { .integer($0) }]),
+    ])
+  }
 }
 
 /// One resource limit of setrlimit(2).
