@@ -1,14 +1,14 @@
-internal import EngineAPI
+package import EngineAPI
 internal import Glibc
-internal import Linux
+package import Linux
 
 /// Why a build's folder cannot be sent.
-enum ContextProblem: Error, CustomStringConvertible {
+package enum ContextProblem: Error, CustomStringConvertible {
   case unreadable(SystemFault)
   case noDockerfile(String, folder: String)
   case tooManyFiles(String)
 
-  var description: String {
+  package var description: String {
     switch self {
     case .unreadable(let fault): "the build context cannot be read: \(fault)"
     case .noDockerfile(let name, let folder): "there is no \(name) in the build context \(folder)"
@@ -20,7 +20,7 @@ enum ContextProblem: Error, CustomStringConvertible {
 
 /// A folder as a tar stream (POSIX.1-2001 pax), as `POST /build` wants it. Links are sent as links and never followed; sockets,
 /// devices and FIFOs are left out; owners and times are not kept, so that the same content gives the same layers.
-struct BuildContext {
+package struct BuildContext {
   static let most = 200_000
   static let block = 512
 
@@ -36,7 +36,7 @@ struct BuildContext {
   private let ignore: IgnoreList
 
   /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in.
-  static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
+  package static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
     var context = BuildContext(
       root: folder, ignore: IgnoreList((try? File.text("\(folder)/.dockerignore")) ?? "", keeping: dockerfile))
     do throws(SystemFault) {
