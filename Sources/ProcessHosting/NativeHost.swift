@@ -68,9 +68,10 @@ package actor NativeHost: AppHost {
     }
     runs = [:]
     tell.finish()
-    // The readers' loop stays: who reads to the end of a log may still do so.
-    loop.stop()
   }
+
+  // The readers' loop stays: who reads a log to its end may still do so.
+  deinit { loop.stop() }
 
   static func sockets(_ layout: InstanceLayout) -> String { "\(layout.run)/shims" }
   static func outcomes(_ layout: InstanceLayout) -> String { "\(layout.state)/runs" }
