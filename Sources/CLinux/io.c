@@ -123,9 +123,11 @@ int cl_spawn(const char *path, char *const argv[], char *const envp[], const int
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-  // First out of the way of the targets, then into place: a source may stand where another is to go.
-  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, map[i], 100 + i);
-  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, 100 + i, i);
+  // First out of the way, above every source and target, then into place: a source may stand where another is to go.
+  int above = count;
+  for (int i = 0; i < count; i++) above = map[i] >= above ? map[i] + 1 : above;
+  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, map[i], above + i);
+  for (int i = 0; i < count && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, above + i, i);
   if (!error) error = posix_spawn_file_actions_addclosefrom_np(&actions, count);
   if (!error) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
   posix_spawnattr_destroy(&attributes);

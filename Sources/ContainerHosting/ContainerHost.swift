@@ -114,7 +114,8 @@ package final class ContainerHost: AppHost {
         }
       }
       let instance = Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: made.id)
-      await register.add(instance, launch, .created)
+      await register.add(
+        instance, launch, .created, memory: OutOfMemoryWatch(cgroup(policy.id, recipe.facts)))
       return instance
     } catch {
       // Best effort: what stays has our labels, and adoption removes it.

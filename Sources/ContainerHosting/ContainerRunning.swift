@@ -22,7 +22,7 @@ extension ContainerHost {
           launch.policy, cgroup(instance.app, facts).apply(launch.policy.limits, share: CPUShare(launch.policy)))
       }
       let run = try await attest(instance, launch, engine)
-      if await register.started(id) { await tellEnd(id, nil) }
+      if await register.started(id, at: run.startedAt) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
@@ -131,11 +131,13 @@ extension ContainerHost {
     switch failure {
     case .conflict, .notFound, .refused:
       guard let engine = try? await link.engine() else { throw HostFailure(failure) }
-      if let details = try? await engine.inspectContainer(instance.handle), details.state.isRunning {
-        throw HostFailure(failure)
+      if let details = try? await engine.inspectContainer(instance.handle) {
+        if details.state.isRunning { throw HostFailure(failure) }
+        // One that is only on its way there has its event still to come.
+        guard [.exited, .dead, .stopped].contains(details.state.status) else { return }
       }
       await tellEnd(instance.handle, nil)
-    case .unreachable, .timedOut, .interrupted, .malformed, .unsupported, .sourceFailed, .cancelled:
+    case .unreachable, .timedOut, .interrupted, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled:
       throw HostFailure(failure)
     }
   }

@@ -82,7 +82,7 @@ extension HostFailure {
     case .refused(_, _, let message) where Self.isPortTaken(message):
       kind = .conflict
       hint = "Free the port, or give the app another one under `ports`"
-    case .refused, .malformed, .unsupported, .sourceFailed, .cancelled: kind = .failed
+    case .refused, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled: kind = .failed
     }
     self.init(kind, failure.description, hint: hint)
   }

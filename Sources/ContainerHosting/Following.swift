@@ -81,12 +81,18 @@ extension ContainerHost {
       try? await Task.sleep(for: .milliseconds(50))
       details = try? await link.engine().inspectContainer(id)
     }
-    let known = await register.entry(id)?.outOfMemory ?? false
-    if let details, !details.state.isRunning { return Self.report(details, outOfMemory: known) }
+    let entry = await register.entry(id)
+    let known = entry?.outOfMemory ?? false || entry?.memory?.happened ?? false
     let code = event?.action == "die" ? event?.exitCode : nil
+    if let details, !details.state.isRunning {
+      var report = Self.report(details, outOfMemory: known)
+      // The event is the better witness: podman's state can still be on its way there.
+      if let code, report.startedAt != nil { report.cause = Self.cause(code) }
+      return report
+    }
     return ExitReport(
       cause: code.map(Self.cause) ?? .unknown("the container was removed by someone else"), outOfMemory: known,
-      startedAt: details?.state.startedAt, endedAt: event?.time ?? Clock.wall())
+      startedAt: details?.state.startedAt ?? entry?.startedAt, endedAt: event?.time ?? Clock.wall())
   }
 
   static func report(_ details: ContainerDetails, outOfMemory: Bool) -> ExitReport {
@@ -96,7 +102,8 @@ extension ContainerHost {
       ? .neverStarted(step: "start", reason: state.error) : cause(state.exitCode)
     return ExitReport(
       cause: cause, outOfMemory: outOfMemory || state.oomKilled, startedAt: state.startedAt,
-      endedAt: state.finishedAt ?? Clock.wall())
+      // Podman notes the start of a short run after its end.
+      endedAt: max(state.finishedAt ?? Clock.wall(), state.startedAt ?? WallTime(nanoseconds: 0)))
   }
 
   /// Engines say 128 + signal for a process that was killed, as a shell does.
@@ -121,8 +128,9 @@ extension ContainerHost {
         if let instance = await register.notePaused(id, summary.status == .paused) {
           told.yield(.changedOutside(instance, summary.status == .paused ? .paused : .running))
         }
-      case .created, .restarting, .removing, .exited, .dead, .configured, .initialized, .stopping, .stopped, .unknown:
-        await tellEnd(id, nil)
+      case .exited, .dead, .stopped: await tellEnd(id, nil)
+      // On its way to one of the above: its event comes.
+      case .created, .restarting, .removing, .configured, .initialized, .stopping, .unknown: continue
       }
     }
   }
@@ -170,9 +178,11 @@ extension ContainerHost {
     switch details.state.status {
     case .running, .paused:
       let paused = details.state.status == .paused
-      await register.add(instance, launch, .starting(ended: false), paused: paused)
+      let group = cgroup(instance.app, try await link.facts())
+      await register.add(
+        instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
       let run = try await adoptedFacts(instance, launch, engine)
-      if await register.started(instance.handle) { await tellEnd(instance.handle, nil) }
+      if await register.started(instance.handle, at: run.startedAt) { await tellEnd(instance.handle, nil) }
       return .running(run, paused: paused)
     case .created, .configured, .initialized:
       await register.add(instance, launch, .created)

@@ -54,7 +54,7 @@ struct Images {
   private static func pullFailure(_ name: String, _ failure: EngineFailure) -> HostFailure {
     switch failure {
     case .unreachable, .timedOut, .interrupted: HostFailure(failure)
-    case .notFound, .conflict, .refused, .malformed, .unsupported, .sourceFailed, .cancelled:
+    case .notFound, .conflict, .refused, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled:
       HostFailure(
         .missing, "the image \(name) is not on this host and could not be pulled: \(failure)",
         hint: "Check its name, log in to its registry, or build or load it")

@@ -1,3 +1,4 @@
+internal import Cgroups
 internal import Model
 
 /// Which containers this host knows, and how far each has come. What is decided here is decided without suspending.
@@ -19,14 +20,21 @@ actor Register {
     var paused = false
     /// The kernel killed something in it for memory.
     var outOfMemory = false
+    /// What the kernel says of that itself, for engines that do not tell.
+    var memory: OutOfMemoryWatch?
+    /// When it was seen to start.
+    var startedAt: WallTime?
     /// We are taking it away ourselves.
     var removing = false
   }
 
   private var entries: [String: Entry] = [:]
 
-  func add(_ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false) {
-    entries[instance.handle] = Entry(instance: instance, launch: launch, stage: stage, paused: paused)
+  func add(
+    _ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false, memory: OutOfMemoryWatch? = nil
+  ) {
+    entries[instance.handle] = Entry(
+      instance: instance, launch: launch, stage: stage, paused: paused, memory: memory)
   }
 
   func entry(_ id: String) -> Entry? { entries[id] }
@@ -44,7 +52,8 @@ actor Register {
   func beginStart(_ id: String) { entries[id]?.stage = .starting(ended: false) }
 
   /// Ends the start well; true: the container has ended meanwhile, which is now to be told.
-  func started(_ id: String) -> Bool {
+  func started(_ id: String, at time: WallTime) -> Bool {
+    entries[id]?.startedAt = time
     guard case .starting(let ended)? = entries[id]?.stage else { return false }
     entries[id]?.stage = .running
     return ended

@@ -56,10 +56,10 @@ package struct EngineDifferences: Sendable, Equatable {
     for index in spec.host.tmpfs.indices {
       spec.host.tmpfs[index].inodes = nil
       guard spec.host.tmpfs[index].uid != nil || spec.host.tmpfs[index].gid != nil else { continue }
-      // Without an owner it must be open to every user of the container, or the app could not write to it.
+      // It refuses uid= and gid=, and gives it to the container's user when asked.
       spec.host.tmpfs[index].uid = nil
       spec.host.tmpfs[index].gid = nil
-      spec.host.tmpfs[index].mode = "1777"
+      spec.host.tmpfs[index].ownedByUser = true
     }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {

@@ -178,6 +178,8 @@ package struct TmpfsSpec: Sendable, Equatable {
   /// Octal, `0700`. runc 1.1 prefers the mode of the image's folder.
   package var mode: String?
   package var executable = false
+  /// Podman's own way to say uid and gid: those of the container's user; and not to copy the image's files into it.
+  var ownedByUser = false
 
   package init(_ target: String) { self.target = target }
 
@@ -189,6 +191,7 @@ package struct TmpfsSpec: Sendable, Equatable {
     if let uid { parts.append("uid=\(uid)") }
     if let gid { parts.append("gid=\(gid)") }
     if let mode { parts.append("mode=\(mode)") }
+    if ownedByUser { parts += ["U", "notmpcopyup"] }
     return parts.joined(separator: ",")
   }
 }

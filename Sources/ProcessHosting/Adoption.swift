@@ -3,15 +3,108 @@ internal import Glibc
 internal import Linux
 package import Model
 internal import Sandboxing
+internal import Scheduling
 
 extension NativeHost {
+  /// How long a shim has to say what its app does.
+  private static let patience = Duration.seconds(5)
+
   package func adopt(_ known: [(instance: Instance, launch: Launch)]) async throws(HostFailure) -> (
     found: [Instance: Adoption], removed: [String]
   ) {
     var found: [Instance: Adoption] = [:]
-    for (instance, launch) in known { found[instance] = await adopt(instance, launch) }
-    return (found, [])
+    for (instance, launch) in known { found[instance] = try await adopt(instance, launch) }
+    return (found, try await sweep(known.map(\.instance)))
   }
 
-  private func adopt(_ instance: Instance, _ launch: Launch) async -> Adoption { .gone }
+  /// A shim that answers with our nonce says itself what became of the app; else its record on disk does; else what is left
+  /// tells: a socket nobody listens on is that of a shim that was killed.
+  private func adopt(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> Adoption {
+    let run = Run(group(instance.app), launch.policy.limits)
+    run.missing = run.group.unsupported(launch.policy.limits).map(\.description)
+    let socket: SharedDescriptor
+    do throws(SystemFault) {
+      socket = SharedDescriptor(
+        try UnixSocket.connect("\(Self.sockets(layout))/\(Self.runName(instance)).sock", kind: .packets))
+    } catch  where error.code == ENOENT || error.code == ECONNREFUSED {
+      return leftover(instance, run, staleSocket: error.code == ECONNREFUSED)
+    } catch { throw HostFailure(.failed, "the shim of \(instance.app) could not be reached: \(error)") }
+    runs[instance] = run
+    run.isStarted = true
+    do throws(SystemFault) { run.connection = try connect(socket, instance, run) } catch {
+      throw HostFailure(.failed, "the shim of \(instance.app) could not be reached: \(error)")
+    }
+    _ = run.connection?.send(.status)
+    switch await settled(run) {
+    case .running(let facts):
+      return .running(self.facts(facts, launch.policy, run), paused: run.group.isFrozen)
+    case .ended(let outcome):
+      run.isEndKnown = true
+      return .ended(Self.report(outcome))
+    case .preparing:
+      // It was about to leave, because the daemon that created it did; or it is not the one we know.
+      run.connection?.close()
+      runs[instance] = nil
+      return leftover(instance, run, staleSocket: false)
+    }
+  }
+
+  /// The shim's state once it is past preparing; still `preparing` if it went away or took too long.
+  private func settled(_ run: Run) async -> RunState {
+    let deadline = Task {
+      try await Task.sleep(for: Self.patience)
+      run.connection?.close()
+      wake(run)
+    }
+    defer { deadline.cancel() }
+    while true {
+      let state = await withCheckedContinuation { run.waiting.append($0) }
+      guard case .preparing = state, run.connection?.isClosed == false else { return state }
+    }
+  }
+
+  private func leftover(_ instance: Instance, _ run: Run, staleSocket: Bool) -> Adoption {
+    if let outcome = record(instance) { return .ended(Self.report(outcome)) }
+    if (try? run.group.isPopulated) == true || (staleSocket && run.group.exists) {
+      // Nobody keeps its output or would see its end. Best effort: remove tries again, and says what is left.
+      try? run.group.kill()
+      return .ended(ExitReport(cause: .unknown("its shim was killed"), startedAt: nil, endedAt: Clock.wall()))
+    }
+    return run.group.exists ? .created : .gone
+  }
+
+  private func record(_ instance: Instance) -> RunOutcome? {
+    guard let folder = try? Folder(opening: Self.outcomes(layout)),
+      let bytes = try? folder.read(Self.runName(instance), limit: 65_536)
+    else { return nil }
+    let outcome = try? RunOutcome(text: String(decoding: bytes, as: UTF8.self))
+    return outcome?.nonce == instance.nonce ? outcome : nil
+  }
+
+  /// Ends what is ours and nobody knows of: found by its socket, never by its cgroup, which may be another runtime's.
+  private func sweep(_ known: [Instance]) async throws(HostFailure) -> [String] {
+    let names = Set(known.map { Self.runName($0) })
+    var removed: [String] = []
+    do throws(SystemFault) {
+      let sockets = try Folder(opening: Self.sockets(layout))
+      for file in try sockets.names() where file.hasSuffix(".sock") {
+        let name = String(file.dropLast(".sock".count))
+        guard !names.contains(name), let dot = name.lastIndex(of: "."), let app = AppID(stored: String(name[..<dot]))
+        else { continue }
+        if !known.contains(where: { $0.app == app }) {
+          let group = group(app)
+          // Best effort: what is still there shows when the next launch of this app is refused for it.
+          try? group.kill()
+          removed.append(name)
+        }
+        if let left = try? UnixSocket.connect("\(Self.sockets(layout))/\(file)", kind: .packets) {
+          left.withRaw { raw in try? PacketPair.send(raw, ShimRequest.acknowledge.bytes) }
+        }
+        try sockets.remove(file)
+      }
+      let outcomes = try Folder(opening: Self.outcomes(layout))
+      for name in try outcomes.names() where !names.contains(name) { try outcomes.remove(name) }
+    } catch { throw HostFailure(.failed, "what earlier runs left could not be looked through: \(error)") }
+    return removed
+  }
 }

@@ -19,6 +19,8 @@ package actor NativeHost: AppHost {
   let hierarchy: CgroupHierarchy
   private let shimPath: String
   private let loop: EventLoop
+  /// Reads logs, apart from all else.
+  let readerLoop: EventLoop
   private let tell: AsyncStream<HostEvent>.Continuation
   var runs: [Instance: Run] = [:]
   private var shims: AppCgroup
@@ -31,6 +33,7 @@ package actor NativeHost: AppHost {
     var state = RunState.preparing
     var waiting: [CheckedContinuation<RunState, Never>] = []
     var missing: [String] = []
+    var readers: [WeakReader] = []
     var group: AppCgroup
     var limits: Limits
     var isStarted = false
@@ -50,6 +53,7 @@ package actor NativeHost: AppHost {
     self.hierarchy = hierarchy
     self.shimPath = shimPath
     loop = try EventLoop(name: "native")
+    readerLoop = try EventLoop(name: "native-logs")
     (events, tell) = AsyncStream.makeStream(of: HostEvent.self)
     shims = AppCgroup.shims(hierarchy, parent: layout.cgroupParent)
     for folder in [Self.sockets(layout), Self.outcomes(layout)] { _ = try Folder(making: folder, mode: 0o700) }
@@ -58,11 +62,16 @@ package actor NativeHost: AppHost {
 
   /// Ends this object's part: no event arrives any more, and what runs goes on.
   package func shutDown() {
-    for run in runs.values { run.connection?.close() }
+    for run in runs.values {
+      run.connection?.close()
+      endReaders(run)
+    }
     runs = [:]
     tell.finish()
-    loop.stop()
   }
+
+  // The readers' loop stays: who reads a log to its end may still do so.
+  deinit { loop.stop() }
 
   static func sockets(_ layout: InstanceLayout) -> String { "\(layout.run)/shims" }
   static func outcomes(_ layout: InstanceLayout) -> String { "\(layout.state)/runs" }
@@ -276,7 +285,7 @@ package actor NativeHost: AppHost {
     if case .ended(let outcome) = state, !run.waitingForStart { announce(instance, run, outcome) }
   }
 
-  private func wake(_ run: Run) {
+  func wake(_ run: Run) {
     run.waitingForStart = !run.waiting.isEmpty
     for waiting in run.waiting { waiting.resume(returning: run.state) }
     run.waiting = []
@@ -285,6 +294,7 @@ package actor NativeHost: AppHost {
   func announce(_ instance: Instance, _ run: Run, _ outcome: RunOutcome) {
     guard !run.isEndKnown else { return }
     run.isEndKnown = true
+    endReaders(run)
     tell.yield(.exited(instance, Self.report(outcome)))
   }
 
@@ -307,6 +317,7 @@ package actor NativeHost: AppHost {
     wake(run)
     guard case .running = run.state, !run.isEndKnown else { return }
     run.isEndKnown = true
+    endReaders(run)
     // Best effort: remove tries again, and says what is left.
     try? run.group.kill()
     tell.yield(
@@ -365,6 +376,7 @@ package actor NativeHost: AppHost {
     if let run = runs[instance] {
       _ = run.connection?.send(.acknowledge)
       run.isEndKnown = true
+      endReaders(run)
       run.connection?.close()
       reap(run)
     }

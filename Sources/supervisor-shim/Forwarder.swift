@@ -2,7 +2,7 @@ internal import Glibc
 internal import Linux
 internal import Sandboxing
 
-/// The host's side of published ports: taken in the host's network namespace, before the app is.
+/// The host's side of published ports: taken in the host's network namespace, before anything of the app exists.
 enum Ports {
   struct Listener {
     var socket: SharedDescriptor
@@ -27,11 +27,93 @@ enum Ports {
   }
 }
 
+/// A process that carries connections from the host's ports to the app's. It is charged to the app and ends with it; all it has
+/// are the listening sockets of the host and a view of nothing but the app's own namespaces.
 enum Forwarder {
+  /// Forks it, and returns once it has given everything up that it does not need.
   static func start(_ plan: LaunchPlan, _ listeners: [Ports.Listener], _ child: RunningChild) throws(StepFailure)
     -> Int32
   {
-    throw StepFailure("ports", reason: "published ports of native apps are not supported yet", code: ENOSYS)
+    var pair = try step("ports") { () throws(SystemFault) in try PacketPair() }
+    guard let ours = pair.parent.take(), let theirs = pair.child.take() else {
+      throw StepFailure("ports", reason: "made without ends", code: EBADF)
+    }
+    let told = SharedDescriptor(ours)
+    let telling = SharedDescriptor(theirs)
+    let pid = try step("ports") { () throws(SystemFault) in try Namespaces.fork() }
+    guard pid > 0 else { become(plan, listeners, child, telling) }
+    // Our copy of its end would hide its death.
+    _ = consume telling
+    _ = consume pair
+    let answer = try step("ports") { () throws(SystemFault) in
+      try told.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }
+    }
+    guard answer.first == ChildPacket.ready else {
+      stop(pid)
+      throw answer.isEmpty ? StepFailure("ports", reason: "the forwarder ended") : ChildPacket.failure(answer)
+    }
+    return pid
   }
-  static func stop(_ pid: Int32) {}
+
+  static func stop(_ pid: Int32) {
+    // Our child and not waited for yet: the number is its own. Best effort: it may have ended with the app's group.
+    kill(pid, SIGKILL)
+    _ = try? Children.wait(pid, block: true)
+  }
+
+  private static func become(
+    _ plan: LaunchPlan, _ listeners: [Ports.Listener], _ child: RunningChild, _ telling: SharedDescriptor
+  ) -> Never {
+    let targets = listeners.map(\.inside)
+    do throws(StepFailure) {
+      try confine(plan, child)
+      try step("ports") { () throws(SystemFault) in
+        // Nothing stays open but the listening sockets, from 4 on, and the way to say that all went well, 3.
+        try moveDescriptors(listeners, telling)
+      }
+    } catch {
+      telling.withRaw { raw in try? PacketPair.send(raw, ChildPacket.bytes(error)) }
+      Children.exitNow(1)
+    }
+    guard (try? PacketPair.send(3, [ChildPacket.ready])) != nil else { Children.exitNow(1) }
+    close(3)
+    guard let relay = try? Relay(targets.enumerated().map { (4 + Int32($0.offset), $0.element) }) else {
+      Children.exitNow(1)
+    }
+    relay.run()
+  }
+
+  private static func confine(_ plan: LaunchPlan, _ child: RunningChild) throws(StepFailure) {
+    let identity = plan.identity
+    try step("ports") { () throws(SystemFault) in
+      for file in plan.membership.files { try File.write(file, "0") }
+      if let folder = plan.membership.folder { try File.write("\(folder)/cgroup.procs", "0") }
+      // All at once: entering the user namespace alone would take the right to enter the others, which it owns.
+      try Namespaces.enter(child.process, identity.namespaces.intersection([.user, .mount, .network, .ipc, .uts]))
+      let isolated = identity.namespaces.contains(.user)
+      try Privileges.lockSecurebits(ambient: false)
+      try Privileges.bound(keep: 0)
+      try Privileges.become(uid: isolated ? 0 : 65_534, gid: isolated ? 0 : 65_534, groups: [])
+      try Privileges.setCapabilities(0, ambient: false)
+      try Privileges.setNoNewPrivileges()
+      try Privileges.setNotDumpable()
+      try Privileges.limit(4, soft: 0, hard: 0)
+    }
+  }
+
+  private static func moveDescriptors(_ listeners: [Ports.Listener], _ telling: SharedDescriptor) throws(SystemFault) {
+    let all = [telling] + listeners.map(\.socket)
+    // First out of the way of all targets, then into place.
+    var moved: [Int32] = []
+    for descriptor in all {
+      moved.append(
+        try descriptor.withRaw { (raw) throws(SystemFault) in
+          try check("fcntl", "F_DUPFD") { fcntl(raw, F_DUPFD, Int32(64 + all.count)) }
+        })
+    }
+    for (index, raw) in moved.enumerated() {
+      _ = try check("dup2") { dup2(raw, Int32(3 + index)) }
+    }
+    try Privileges.close(from: UInt32(3 + all.count))
+  }
 }

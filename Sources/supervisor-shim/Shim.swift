@@ -26,6 +26,7 @@ final class Shim {
   private var lastDrain: Int64 = 0
   private var toldDropped: UInt64 = 0
   private var outOfMemoryBefore: UInt64 = 0
+  private var listeners: [Ports.Listener] = []
   private var takenPorts: [UInt16] = []
   private var forwarder: Int32?
 
@@ -49,7 +50,7 @@ final class Shim {
       for file in plan.membership.shimFiles { try File.write(file, "0") }
       try Privileges.setSubreaper()
     }
-    let listeners = try Ports.listen(plan.ports)
+    listeners = try Ports.listen(plan.ports)
     takenPorts = listeners.map(\.taken)
     try step("log") { () throws(SystemFault) in log = try OutputLog.open(plan) }
     try step("socket") { () throws(SystemFault) in
@@ -63,7 +64,6 @@ final class Shim {
     self.child = child
     try Admittance.admit(child.pid, plan)
     try step("handshake") { () throws(SystemFault) in try child.tell(ChildPacket.release) }
-    if !listeners.isEmpty { forwarder = try Forwarder.start(plan, listeners, child) }
   }
 
   /// Ends what was begun; the failure is told, and kept if a daemon may never hear of it.
@@ -184,9 +184,12 @@ final class Shim {
     let packet = try? channel.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw) }
     switch packet?.bytes.first {
     case ChildPacket.ready:
-      do throws(SystemFault) { try child.becomeReady(packet?.sender ?? 0) } catch {
-        return neverStarted(StepFailure("handshake", error))
-      }
+      do throws(StepFailure) {
+        try step("handshake") { () throws(SystemFault) in try child.becomeReady(packet?.sender ?? 0) }
+        // Now the app's root stands, and the forwarder can live in it.
+        if !listeners.isEmpty { forwarder = try Forwarder.start(plan, listeners, child) }
+        listeners = []
+      } catch { return neverStarted(error) }
       letGo()
     case ChildPacket.hot: child.startedAt = Clock.wall().nanoseconds
     case ChildPacket.failed: neverStarted(ChildPacket.failure(packet?.bytes ?? []))

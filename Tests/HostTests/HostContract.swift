@@ -1,3 +1,4 @@
+import Glibc
 import Linux
 import Model
 import Testing
@@ -153,6 +154,178 @@ enum HostContract {
       await #expect(throws: TooLate.self) { try await stage.end(running, within: 0.3) }
       try await stage.host.kill(running.instance)
       #expect(try await stage.end(running).exitCode == 137)
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  static func environment(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      var policy = try rig.policy("env", "echo $GREETING from $(pwd) with $#")
+      policy.environment = [.init(name: "GREETING", value: "hello world")]
+      policy.workingDirectory = "/tmp"
+      #expect(try await stage.complete(policy).output == "hello world from /tmp with 0\n")
+    }
+  }
+
+  static func missingProgram(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      var policy = try rig.policy("nothing", "true")
+      policy.entry = ["/usr/bin/no-such-program"]
+      let failure = await #expect(throws: HostFailure.self) { try await stage.run(policy) }
+      #expect(failure?.kind == .missing)
+      #expect(failure?.description.contains("/usr/bin/no-such-program") == true)
+    }
+  }
+
+  static func paused(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let running = try await stage.run(rig.policy("paused", "while :; do echo tick; sleep 0.01; done"))
+      let host = stage.host
+      func ticks() async throws -> Int { try await stage.output(running).count }
+      try await eventually("it ticks") { try await ticks() > 0 }
+      try await host.setPaused(running.instance, true)
+      try await eventually("it stands still") {
+        let before = try await ticks()
+        try await Task.sleep(for: .milliseconds(60))
+        return try await ticks() == before
+      }
+      let still = try await ticks()
+      try await host.setPaused(running.instance, false)
+      try await eventually("it goes on") { try await ticks() > still }
+      try await host.setPaused(running.instance, true)
+      // A frozen app can be killed all the same.
+      try await host.kill(running.instance)
+      #expect(try await stage.end(running).exitCode == 137)
+      try await host.remove(running.instance)
+    }
+  }
+
+  static func outOfMemory(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let policy = try rig.policy("hungry", "x=0123456789abcdef; while :; do x=$x$x; done")
+      let (report, _) = try await stage.complete(policy)
+      #expect(report.outOfMemory)
+      #expect(report.exitCode == 137)
+      #expect(report.reason == "out of memory")
+    }
+  }
+
+  static func tasksAreLimited(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      var policy = try rig.policy("bomb", "(while :; do sleep 1000 & done) & exec sleep 1000")
+      policy.limits.pids = 32
+      let running = try await stage.run(policy)
+      try await eventually("it is at its limit") { try await stage.host.usage(running.instance).pids >= 29 }
+      for _ in 0..<20 { #expect(try await stage.host.usage(running.instance).pids <= 32) }
+      try await stage.host.kill(running.instance)
+      _ = try await stage.end(running)
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  static func limitsInForce(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let running = try await stage.run(rig.policy("limits", "exec sleep 1000"))
+      let layers = try await stage.host.enforcement(running.instance, running.launch)
+      #expect(layers.first { $0.name == "mem_limit" }?.status == .enforced)
+      #expect(layers.first { $0.name == "pids_limit" }?.status == .enforced)
+      #expect(layers.filter { $0.status == .missing } == [])
+      let usage = try await stage.host.usage(running.instance)
+      #expect(usage.memoryLimit == .mebibytes(64))
+      try await stage.host.kill(running.instance)
+      _ = try await stage.end(running)
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  static func secondStart(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let running = try await stage.run(rig.policy("twice", "exec sleep 1000"))
+      let failure = await #expect(throws: HostFailure.self) {
+        try await stage.host.start(running.instance, running.launch)
+      }
+      #expect(failure?.kind == .conflict)
+      try await stage.host.kill(running.instance)
+      _ = try await stage.end(running)
+      try await stage.host.remove(running.instance)
+      // Safe to repeat.
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  static func adoptRunning(_ rig: any HostRig) async throws {
+    try await withStage(rig) { first in
+      let running = try await first.run(rig.policy("survivor", "echo before; read x < /dev/null; sleep 1000"))
+      await rig.drop(first.host)
+      let second = try await Stage(rig)
+      let (found, removed) = try await second.host.adopt([(running.instance, running.launch)])
+      guard case .running(let facts, paused: false) = found[running.instance] else {
+        Issue.record("found \(found)")
+        return
+      }
+      #expect(facts.pid == running.facts.pid)
+      #expect(removed.isEmpty)
+      #expect(try await second.output(running) == "before\n")
+      try await second.host.signal(running.instance, 15)
+      #expect(try await second.end(running).cause == .signal(15))
+      try await second.host.remove(running.instance)
+      await rig.drop(second.host)
+    }
+  }
+
+  static func adoptEnded(_ rig: any HostRig) async throws {
+    try await withStage(rig) { first in
+      let running = try await first.run(rig.policy("meanwhile", "sleep 0.3; echo last words; exit 7"))
+      await rig.drop(first.host)
+      try await Task.sleep(for: .milliseconds(800))
+      let second = try await Stage(rig)
+      let (found, _) = try await second.host.adopt([(running.instance, running.launch)])
+      guard case .ended(let report) = found[running.instance] else {
+        Issue.record("found \(found)")
+        return
+      }
+      #expect(report.cause == .code(7))
+      #expect(report.startedAt != nil)
+      #expect(try await second.output(running) == "last words\n")
+      try await second.host.remove(running.instance)
+      let again = try await second.host.adopt([(running.instance, running.launch)])
+      #expect(again.found[running.instance] == .gone)
+      await rig.drop(second.host)
+    }
+  }
+
+  static func adoptSweeps(_ rig: any HostRig) async throws {
+    try await withStage(rig) { first in
+      let running = try await first.run(rig.policy("stranger", "exec sleep 1000"))
+      await rig.drop(first.host)
+      let second = try await Stage(rig)
+      let (_, removed) = try await second.host.adopt([])
+      #expect(removed.count == 1)
+      try await eventually("it is gone") { kill(running.facts.pid, 0) != 0 }
+      await rig.drop(second.host)
+    }
+  }
+
+  static func tail(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let running = try await stage.run(rig.policy("tail", "for i in 1 2 3 4 5 6; do echo line $i; done; printf end"))
+      _ = try await stage.end(running)
+      #expect(try await stage.output(running, LogQuery(tail: 2)) == "line 6\nend")
+      #expect(try await stage.output(running, LogQuery(tail: 0)) == "")
+      #expect(try await stage.output(running, LogQuery(tail: 100)).hasPrefix("line 1\n"))
+      #expect(try await stage.output(running, LogQuery(since: WallTime(nanoseconds: .max))) == "")
+      #expect(try await stage.output(running, LogQuery(until: WallTime(nanoseconds: 0))) == "")
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  static func follow(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let running = try await stage.run(
+        rig.policy("follow", "echo one; sleep 0.1; echo two; sleep 0.1; echo three; exit 1"))
+      // Ends by itself, because the instance does.
+      #expect(try await stage.output(running, LogQuery(follow: true)) == "one\ntwo\nthree\n")
+      _ = try await stage.end(running)
       try await stage.host.remove(running.instance)
     }
   }

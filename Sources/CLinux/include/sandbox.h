@@ -99,3 +99,10 @@ int cl_connect_loopback(uint16_t port);
 // SO_ERROR.
 int cl_socket_error(int fd);
 int cl_shutdown_write(int fd);
+
+// inotify_init1(2) and inotify_add_watch(2) themselves are imported; their flags are not, being an enum and macros.
+#include <sys/inotify.h>
+enum {
+  CL_IN_FLAGS = IN_CLOEXEC | IN_NONBLOCK,
+  CL_IN_CHANGES = IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_ONLYDIR
+};
