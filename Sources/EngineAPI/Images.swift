@@ -45,13 +45,14 @@ extension Engine {
   }
 
   /// `POST /images/create?fromImage=`. Read the stream to its end: the image is there only then, and a failure comes as its error.
-  package func pullImage(_ reference: ImageReference, _ credentials: RegistryCredentials? = nil)
-    async throws(EngineFailure) -> ProgressStream
-  {
+  /// `timedOut` when no progress came for `idle`.
+  package func pullImage(
+    _ reference: ImageReference, _ credentials: RegistryCredentials? = nil, idle: Duration? = nil
+  ) async throws(EngineFailure) -> ProgressStream {
     var request = request(.post, "/images/create", "pull \(reference)")
     request.query = [("fromImage", reference.name), ("tag", reference.tag)]
     request.authorize(credentials)
-    return try await progress(request)
+    return try await progress(request, idle: idle)
   }
 
   /// `POST /images/{name}/push`. Read the stream to its end.
@@ -148,11 +149,11 @@ extension Engine {
   }
 
   /// Opens a stream of progress lines; an error line ends it as the failure it names.
-  private func progress(_ request: Request) async throws(EngineFailure) -> ProgressStream {
+  private func progress(_ request: Request, idle: Duration? = nil) async throws(EngineFailure) -> ProgressStream {
     var request = request
     // The Engine says nothing until it has read the upload or reached the registry.
     request.deadline = .none
-    let (_, bytes) = try await transport.open(request)
+    let (_, bytes) = try await transport.open(request, idle: idle)
     let operation = request.operation
     let secrets = request.secrets
     let decoder = JSONLines<Progress>(operation: operation, lineLimit: transport.limits.line) {
