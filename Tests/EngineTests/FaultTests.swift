@@ -64,7 +64,7 @@ struct FaultTests {
         "1 GiB", .endless(head: "\(ok)Content-Length: 1073741824\r\n\r\n", chunk: String(repeating: " ", count: 65536)),
         "malformed"
       ),
-      ("500 garbage", .answer("HTTP/1.1 500 Oops\r\nContent-Length: 12\r\n\r\n<html>\u{1}\u{2}\n\n\n"), "refused"),
+      ("500 garbage", .answer("HTTP/1.1 500 Oops\r\nContent-Length: 11\r\n\r\n<html>\u{1}\u{2}\n\n\n"), "refused"),
       ("500 torn", .answer("HTTP/1.1 500 Oops\r\nContent-Length: 120\r\n\r\n<html>"), "interrupted"),
       (
         "500 endless", .endless(head: "HTTP/1.1 500 Oops\r\n\r\n", chunk: String(repeating: "x", count: 65536)),

@@ -91,20 +91,24 @@ extension Engine {
   }
 }
 
-/// Fails with `LateError` when `body` takes longer than `time`; the body is cancelled.
+/// Fails with `LateError` when `body` takes longer than `time`; the body is cancelled, and not waited for.
 func within<Result: Sendable>(_ time: Duration = .seconds(30), _ body: @escaping @Sendable () async throws -> Result)
   async throws -> Result
 {
-  try await withThrowingTaskGroup(of: Result.self) { group in
-    group.addTask { try await body() }
-    group.addTask {
-      try await Task.sleep(for: time)
-      throw LateError(time: time)
-    }
-    guard let first = try await group.next() else { throw LateError(time: time) }
-    group.cancelAll()
-    return first
+  let (first, ends) = AsyncThrowingStream<Result, any Error>.makeStream()
+  let work = Task {
+    do { ends.yield(try await body()) } catch { ends.finish(throwing: error) }
   }
+  let clock = Task {
+    try await Task.sleep(for: time)
+    ends.finish(throwing: LateError(time: time))
+  }
+  defer {
+    work.cancel()
+    clock.cancel()
+  }
+  for try await result in first { return result }
+  throw CancellationError()
 }
 
 struct LateError: Error { var time: Duration }
