@@ -1,7 +1,7 @@
 internal import Model
 
 /// A build: `POST /build` with a tar of its context.
-package struct BuildSpec: Sendable {
+package struct BuildSpec: Sendable, CustomStringConvertible, CustomReflectable {
   /// The name of the result.
   package var tag: ImageReference
   /// In the context.
@@ -19,6 +19,10 @@ package struct BuildSpec: Sendable {
   package var credentials: [RegistryCredentials] = []
 
   package init(tag: ImageReference) { self.tag = tag }
+
+  /// Without its values: they can be secrets, and descriptions end in logs.
+  package var description: String { "a build of \(tag)" }
+  package var customMirror: Mirror { Mirror(self, children: []) }
 }
 
 /// Images: `/images`, `/build`. An image is named by its id, `name:tag` or `name@digest`.
@@ -143,7 +147,12 @@ extension Engine {
     -> RemovedImages
   {
     var request = request(.post, "/images/prune", "prune images")
-    request.query = filters.adding("dangling", unnamedOnly ? "true" : "false").query
+    if differences.prunesImagesByOwnCall {
+      request.path = "/v4.0.0/libpod/images/prune"
+      request.query = [("all", unnamedOnly ? "false" : "true")] + filters.query
+    } else {
+      request.query = filters.adding("dangling", unnamedOnly ? "true" : "false").query
+    }
     let answer = try await document(request)
     return RemovedImages(answer.arrayValue ?? answer.list("ImagesDeleted"))
   }

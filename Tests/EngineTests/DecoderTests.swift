@@ -139,6 +139,22 @@ struct DecoderTests {
     #expect(spec.json(EngineDifferences(.docker))["HostConfig"]?["SecurityOpt"] == ["seccomp={}"])
   }
 
+  @Test("what is asked for does not show its values when it is printed")
+  func printed() {
+    var container = ContainerSpec(image: "x")
+    container.environment = [("A", "hunter2")]
+    var exec = ExecSpec(["x", "hunter2"])
+    exec.environment = [("A", "hunter2")]
+    var build = BuildSpec(tag: ImageReference("x"))
+    build.arguments = ["A": "hunter2"]
+    for text in ["\(container)\(exec)\(build)", "\([container])", String(reflecting: exec), String(reflecting: build)] {
+      #expect(!text.contains("hunter2"))
+    }
+    var dumped = ""
+    dump((container, exec, build), to: &dumped)
+    #expect(!dumped.contains("hunter2"))
+  }
+
   @Test("podman is told the same in its own words, or refuses what it cannot hold to")
   func podman() throws {
     let differences = EngineDifferences(.podman)

@@ -62,12 +62,12 @@ final class FakeEngine: Sendable {
     }
   }
 
-  deinit {
+  /// Ends it and removes its socket.
+  func stop() {
+    loop.stop()
     unlink(endpoint.socket)
     rmdir(folder)
   }
-
-  func stop() { loop.stop() }
 
   /// Request lines so far.
   var requests: [String] { state.withLock { $0.requests } }

@@ -9,7 +9,7 @@ struct FaultTests {
   private static let ok = "HTTP/1.1 200 OK\r\n"
   private static let limits = {
     var limits = EngineLimits()
-    limits.call = .milliseconds(400)
+    limits.call = .seconds(4)
     limits.answer = 1 << 20
     limits.listing = 1 << 20
     return limits
