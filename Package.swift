@@ -66,13 +66,13 @@ let package = Package(
     area("ContainerHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing"]),
     area("ProcessHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Sandboxing"]),
     area("Control", ["Model", "Linux", "Policies", "RPC", "Supervision"]),
-    area("Client", ["Model", "Linux", "RPC"]),
+    area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
     // 5: thin mains. The daemon's is the only place that names concrete hosts.
     program(
       "supervisor",
       [
-        "Model", "Linux", "Policies", "Client", "Cgroups", "EngineAPI",
+        "Model", "Linux", "CLinux", "Policies", "Client", "RPC", "Cgroups", "EngineAPI",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
@@ -84,6 +84,10 @@ let package = Package(
     program("supervisor-shim", ["Model", "Linux", "Cgroups", "Sandboxing"]),
 
     tests("ModelTests", ["Model"]),
+    tests("RPCTests", ["Model", "Linux", "RPC"]),
+    tests("StorageTests", ["Model", "Storage"]),
+    tests("SupervisionTests", ["Model", "Supervision"]),
+    tests("EndToEndTests", ["Model"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests(

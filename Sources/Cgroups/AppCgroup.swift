@@ -208,15 +208,15 @@ package struct AppCgroup: Sendable {
     } catch  where error.code == ENOENT || error.code == ENODEV {
       return
     }
-    for child in try children(folder) { try collect(child, into: &found) }
+    // Podman's monitor is not the app: it lives to tell how the app ended.
+    for child in try children(folder) where !child.hasSuffix("/conmon") { try collect(child, into: &found) }
   }
 
-  /// Whether anything lives in it or below it. Where v2 has all members this is one small read.
+  /// Whether anything lives in it or below it. For all but containers this is one small read.
   package var isPopulated: Bool {
     get throws(SystemFault) {
-      if let v2Folder, let text = try? File.text("\(v2Folder)/cgroup.events") {
-        if KeyedFile(text)["populated"] == 1 { return true }
-        if hierarchy.layout == .unified || kind != .container { return false }
+      if kind != .container, let v2Folder, let text = try? File.text("\(v2Folder)/cgroup.events") {
+        return KeyedFile(text)["populated"] == 1
       }
       return try !processes.isEmpty
     }

@@ -9,16 +9,23 @@ extension AppCgroup {
   /// Sends SIGKILL to everything in it and below it, new children included; frozen processes too. They are gone when
   /// `isPopulated` says so.
   package func kill() throws(SystemFault) {
-    if let v2Folder {
+    var told = false
+    for folder in try killFolders() {
       do throws(SystemFault) {
-        try File.write("\(v2Folder)/cgroup.kill", "1")
-        // Where v2 may not know all members, the others' turn comes below.
-        if hierarchy.layout == .unified || kind != .container { return }
-      } catch  where error.code == ENOENT {
-        // No such group in v2, or a kernel before 5.14.
+        try File.write("\(folder)/cgroup.kill", "1")
+        told = true
+      } catch  where error.code == ENOENT || error.code == ENODEV {
+        // Gone meanwhile, or a kernel before 5.14.
       }
     }
+    if told { return }
     try killOneByOne()
+  }
+
+  /// The v2 groups that hold the app and nothing else: a container's own, beside which Podman keeps its monitor.
+  private func killFolders() throws(SystemFault) -> [String] {
+    guard let v2Folder else { return [] }
+    return kind == .container ? try Self.children(v2Folder).filter { !$0.hasSuffix("/conmon") } : [v2Folder]
   }
 
   /// Kills until nothing is left or `limit` is over; blocks. False: something is still there (waiting in the kernel).

@@ -26,33 +26,41 @@ package struct CgroupHierarchy: Sendable, Equatable {
   package let unifiedControllers: Set<Controller>
   /// Mount points of v1 hierarchies; `cpu` and `cpuacct` may share one.
   package let legacy: [Controller: String]
+  /// Hierarchies without a controller of ours (`name=systemd`): OCI runtimes make groups there too, and leave them.
+  package let others: [String]
 
   package var layout: Layout {
     guard unified != nil else { return .legacy }
     return legacy.isEmpty ? .unified : .hybrid
   }
 
-  package init(unified: String?, unifiedControllers: Set<Controller>, legacy: [Controller: String]) {
+  package init(
+    unified: String?, unifiedControllers: Set<Controller>, legacy: [Controller: String], others: [String] = []
+  ) {
     self.unified = unified
     self.unifiedControllers = unifiedControllers
     self.legacy = legacy
+    self.others = others
   }
 
   /// Reads /proc/self/mountinfo and the v2 root's `cgroup.controllers`.
   package static func detect() throws(SystemFault) -> CgroupHierarchy {
     let found = parse(mountInfo: try File.text("/proc/self/mountinfo"))
     guard let unified = found.unified else {
-      return CgroupHierarchy(unified: nil, unifiedControllers: [], legacy: found.legacy)
+      return CgroupHierarchy(unified: nil, unifiedControllers: [], legacy: found.legacy, others: found.others)
     }
     let names = try File.text("\(unified)/cgroup.controllers").split { $0 == " " || $0 == "\n" }
     return CgroupHierarchy(
       unified: unified, unifiedControllers: Set(names.compactMap { Controller(rawValue: String($0)) }),
-      legacy: found.legacy)
+      legacy: found.legacy, others: found.others)
   }
 
   /// The cgroup mounts of a mountinfo text (proc(5)). A mount of only part of a hierarchy does not count; of several whole
   /// ones the first does.
-  static func parse(mountInfo: String) -> (unified: String?, legacy: [Controller: String]) {
+  static func parse(mountInfo: String) -> (
+    unified: String?, legacy: [Controller: String], others: [String]
+  ) {
+    var others: [String] = []
     var unified: String?
     var legacy: [Controller: String] = [:]
     for line in mountInfo.split(separator: "\n") {
@@ -65,13 +73,13 @@ package struct CgroupHierarchy: Sendable, Equatable {
       case "cgroup2": unified = unified ?? place
       case "cgroup":
         let options = fields[dash + 3].split(separator: ",")
-        for controller in Controller.allCases where options.contains(Substring(controller.legacyName)) {
-          legacy[controller] = legacy[controller] ?? place
-        }
+        let controllers = Controller.allCases.filter { options.contains(Substring($0.legacyName)) }
+        for controller in controllers { legacy[controller] = legacy[controller] ?? place }
+        if controllers.isEmpty { others.append(place) }
       default: continue
       }
     }
-    return (unified, legacy)
+    return (unified, legacy, others)
   }
 
   /// mountinfo writes space, tab, newline and backslash in octal.
@@ -104,7 +112,7 @@ package struct CgroupHierarchy: Sendable, Equatable {
   /// All mount points, v2 first.
   package var roots: [String] {
     var roots = unified.map { [$0] } ?? []
-    for root in legacy.values.sorted() where !roots.contains(root) { roots.append(root) }
+    for root in legacy.values.sorted() + others where !roots.contains(root) { roots.append(root) }
     return roots
   }
 

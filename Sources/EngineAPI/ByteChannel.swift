@@ -13,6 +13,7 @@ final class ByteChannel: Sendable {
     var buffer: [UInt8] = []
     var end: End?
     var producerWaits = false
+    var abandoned = false
     var consumer: CheckedContinuation<Void, Never>?
   }
 
@@ -96,11 +97,15 @@ final class ByteChannel: Sendable {
     }
   }
 
+  /// Whether `abandon` was called.
+  var isAbandoned: Bool { state.withLock { $0.abandoned } }
+
   /// The consumer wants no more: what waits is dropped and the transfer ends. Safe to repeat.
   func abandon() {
     let (consumer, ended) = state.withLock { state in
       let open = state.end == nil
       if open { state.end = .failed(.cancelled) }
+      state.abandoned = true
       state.buffer = []
       return (state.consumer.take(), open)
     }

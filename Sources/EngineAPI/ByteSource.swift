@@ -9,6 +9,12 @@ package struct ByteSource: Sendable {
   /// A source that asks `next` for each piece; it is never asked twice at a time.
   package init(_ next: @escaping @Sendable () async throws -> [UInt8]?) { self.next = next }
 
+  /// A stream's bytes, taken as they are sent: what one Engine saves, another loads.
+  package static func stream(_ archive: ImageArchive) -> ByteSource {
+    let reader = ArchiveReader(archive)
+    return ByteSource { try await reader.next() }
+  }
+
   /// Bytes that are in memory already.
   package static func bytes(_ bytes: [UInt8]) -> ByteSource {
     let rest = Remaining(bytes)
@@ -19,6 +25,19 @@ package struct ByteSource: Sendable {
   package static func file(_ file: SharedDescriptor) throws(SystemFault) -> ByteSource {
     let reader = FileReader(file, try EventLoop(name: "engine-upload"))
     return ByteSource { try await reader.next() }
+  }
+}
+
+private actor ArchiveReader {
+  private var iterator: ImageArchive.Iterator?
+  init(_ archive: ImageArchive) { iterator = archive.makeAsyncIterator() }
+
+  func next() async throws(EngineFailure) -> [UInt8]? {
+    // Taken out while it is asked: it is asked by one reader at a time.
+    guard var iterator = iterator.take() else { return nil }
+    let piece = try await iterator.next()
+    self.iterator = iterator
+    return piece
   }
 }
 

@@ -24,6 +24,9 @@ struct ByteStream: AsyncSequence, Sendable {
   /// Ends the transfer; the reader gets `cancelled`.
   func cancel() { owner.channel.abandon() }
 
+  /// Whether the reader has given up, also after the end.
+  var isCancelled: Bool { owner.channel.isAbandoned }
+
   struct Iterator: AsyncIteratorProtocol {
     fileprivate let owner: Owner
 
@@ -56,51 +59,60 @@ package struct EngineStream<Decoder: StreamDecoder>: AsyncSequence, Sendable {
   package typealias Element = Decoder.Element
   package typealias Failure = EngineFailure
 
+  /// What follows the end of the bytes: more bytes and the decoder to go on with; nil: that was all.
+  typealias Sequel = @Sendable (Decoder) async throws(EngineFailure) -> (ByteStream, Decoder)?
+
   private let bytes: ByteStream
   private let decoder: Decoder
+  private let sequel: Sequel?
 
-  init(_ bytes: ByteStream, _ decoder: Decoder) {
+  init(_ bytes: ByteStream, _ decoder: Decoder, then sequel: Sequel? = nil) {
     self.bytes = bytes
     self.decoder = decoder
+    self.sequel = sequel
   }
 
   /// Ends the transfer from outside the reading task, which then gets `cancelled`.
   package func cancel() { bytes.cancel() }
 
   package struct Iterator: AsyncIteratorProtocol {
+    /// Kept to the end: cancelling it cancels its sequel too.
+    private let first: ByteStream
     private var bytes: ByteStream.Iterator
     private var decoder: Decoder
+    private let sequel: Sequel?
     private var ended = false
 
-    fileprivate init(_ bytes: ByteStream.Iterator, _ decoder: Decoder) {
-      self.bytes = bytes
+    fileprivate init(_ first: ByteStream, _ decoder: Decoder, _ sequel: Sequel?) {
+      self.first = first
+      bytes = first.makeAsyncIterator()
       self.decoder = decoder
+      self.sequel = sequel
     }
 
     package mutating func next() async throws(EngineFailure) -> Element? {
       while !ended {
         if let element = try decoder.next() { return element }
-        guard let more = try await bytes.next() else {
-          ended = true
-          return try decoder.end()
+        if first.isCancelled { throw .cancelled }
+        if let more = try await bytes.next() {
+          decoder.take(more)
+          continue
         }
-        decoder.take(more)
+        if let rest = try decoder.end() { return rest }
+        guard let (bytes, decoder) = try await sequel?(decoder) else {
+          ended = true
+          return nil
+        }
+        self.bytes = bytes.makeAsyncIterator()
+        self.decoder = decoder
       }
       return nil
     }
 
     package mutating func next(isolation actor: isolated (any Actor)?) async throws(EngineFailure) -> Element? {
-      while !ended {
-        if let element = try decoder.next() { return element }
-        guard let more = try await bytes.next(isolation: actor) else {
-          ended = true
-          return try decoder.end()
-        }
-        decoder.take(more)
-      }
-      return nil
+      try await next()
     }
   }
 
-  package func makeAsyncIterator() -> Iterator { Iterator(bytes.makeAsyncIterator(), decoder) }
+  package func makeAsyncIterator() -> Iterator { Iterator(bytes, decoder, sequel) }
 }

@@ -1,4 +1,4 @@
-package import Model
+internal import Model
 
 /// What creating a container gave.
 package struct CreatedContainer: Sendable, Equatable {
@@ -21,26 +21,6 @@ package enum WaitCondition: String, Sendable {
   /// It ends after this call.
   case nextExit = "next-exit"
   case removed
-}
-
-/// Which logs are wanted.
-package struct LogsQuery: Sendable, Equatable {
-  package var follow: Bool
-  package var output = true
-  package var errors = true
-  /// The last so many lines; nil: all.
-  package var tail: Int?
-  package var since: WallTime?
-  package var until: WallTime?
-  /// Chunks carry the time the Engine received them.
-  package var timestamps: Bool
-
-  package init(follow: Bool = false, tail: Int? = nil, since: WallTime? = nil, timestamps: Bool = false) {
-    self.follow = follow
-    self.tail = tail
-    self.since = since
-    self.timestamps = timestamps
-  }
 }
 
 /// Containers: `/containers`. A container is named by its id or name.
@@ -109,6 +89,10 @@ extension Engine {
   package func updateContainer(_ id: String, _ resources: Resources) async throws(EngineFailure) -> [String] {
     var request = verb(id, "update")
     request.body = .json(.object(resources.members))
+    if differences.updatesByOwnCall {
+      request.path = "/v4.0.0/libpod/containers/\(Request.encode(id))/update"
+      request.body = .json(resources.runtimeDocument)
+    }
     let answer = try await transport.call(request)
     // Best effort: podman answers with the container's id alone, and then there is nothing to warn of.
     let document = try? JSONValue(parsing: answer.body, limits: .engine)
@@ -167,35 +151,12 @@ extension Engine {
     return try await document(request).arrayValue?.map { ContainerSummary($0) } ?? []
   }
 
-  /// `GET /containers/{id}/top`: titles and one row for each process, by the host's ps(1) with `arguments`.
-  package func topContainer(_ id: String, arguments: String = "-ef") async throws(EngineFailure) -> (
-    titles: [String], processes: [[String]]
-  ) {
+  /// `GET /containers/{id}/top`: titles (PID, USER, COMMAND) and one row for each process. 409 `conflict`: it does not run.
+  package func topContainer(_ id: String) async throws(EngineFailure) -> (titles: [String], processes: [[String]]) {
     var request = request(.get, "/containers/\(Request.encode(id))/top", "list the processes of container \(id)")
-    request.query = [("ps_args", arguments)]
+    request.query = [("ps_args", differences.processColumns)]
     let answer = try await document(request)
     return (answer.texts("Titles"), answer.list("Processes").map { ($0.arrayValue ?? []).compactMap(\.stringValue) })
-  }
-
-  /// `GET /containers/{id}/logs`. The stream ends at the end of the log, or when a followed container has ended.
-  ///
-  /// Whether the container has a terminal decides how its output is framed; `terminal` spares asking.
-  package func containerLogs(_ id: String, _ query: LogsQuery = LogsQuery(), terminal: Bool? = nil)
-    async throws(EngineFailure) -> ContainerOutput
-  {
-    let raw: Bool
-    if let terminal { raw = terminal } else { raw = try await inspectContainer(id).terminal }
-    var request = request(.get, "/containers/\(Request.encode(id))/logs", "read the logs of container \(id)")
-    request.query = [
-      ("follow", query.follow ? "1" : "0"), ("stdout", query.output ? "1" : "0"), ("stderr", query.errors ? "1" : "0"),
-      ("timestamps", query.timestamps ? "1" : "0"), ("tail", query.tail.map { String($0) } ?? "all"),
-    ]
-    if let since = query.since { request.query.append(("since", since.engineText)) }
-    if let until = query.until { request.query.append(("until", until.engineText)) }
-    let (_, bytes) = try await transport.open(request)
-    let decoder = OutputDecoder(
-      operation: request.operation, raw: raw, timestamps: query.timestamps, frameLimit: transport.limits.frame)
-    return ContainerOutput(bytes, decoder)
   }
 
   /// A POST to one of a container's verbs.

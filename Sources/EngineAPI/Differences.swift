@@ -15,12 +15,27 @@ package struct EngineDifferences: Sendable, Equatable {
   package var initNeedsCatatonit: Bool { flavour == .podman }
   /// `nr_inodes` in a tmpfs's options is refused.
   package var tmpfsTakesInodes: Bool { flavour != .podman }
+  /// `uid=` and `gid=` in a tmpfs's options are refused.
+  package var tmpfsTakesOwner: Bool { flavour != .podman }
+  /// Limits are changed by podman's own call, `POST /libpod/containers/{id}/update` (4.3 and newer), not by docker's.
+  var updatesByOwnCall: Bool { flavour == .podman }
+  /// A container killed for memory may not say so: read the cgroup's own count.
+  package var mayMissOutOfMemory: Bool { flavour == .podman }
   /// `MaskedPaths` is ignored; the security option `mask=` does it.
   package var masksBySecurityOption: Bool { flavour == .podman }
   /// Its own default ulimits can exceed what the host lets it set, and are dropped as soon as one is named: name nofile and nproc.
   package var needsExplicitUlimits: Bool { flavour == .podman }
   /// `wait` looks every 250 ms or so; follow events where the moment matters.
   package var waitPolls: Bool { flavour == .podman }
+  /// Following the log of a container that has ended, or ends while its reader is behind, loses the rest: read on without following.
+  var followCutsEnd: Bool { flavour == .podman }
+  /// `until` in a request for events gives none at all.
+  var ignoresUntil: Bool { flavour == .podman }
+  /// What `top` is asked for. Docker gives it to the host's ps(1); podman has words of its own, and runs the container's ps for any
+  /// others.
+  var processColumns: String { flavour == .podman ? "pid,user,args" : "-eo pid,user,args" }
+  /// A login without TLS works only at a registry named `localhost`.
+  package var plainLoginNeedsLocalhost: Bool { flavour == .podman }
   /// An imported image does not get the name that was asked for.
   package var importIgnoresTag: Bool { flavour == .podman }
   /// Inspect leaves out LogConfig.Config.
@@ -38,7 +53,14 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.securityOptions.append("mask=" + masked.joined(separator: ":"))
       spec.host.maskedPaths = nil
     }
-    for index in spec.host.tmpfs.indices { spec.host.tmpfs[index].inodes = nil }
+    for index in spec.host.tmpfs.indices {
+      spec.host.tmpfs[index].inodes = nil
+      guard spec.host.tmpfs[index].uid != nil || spec.host.tmpfs[index].gid != nil else { continue }
+      // It refuses uid= and gid=, and gives it to the container's user when asked.
+      spec.host.tmpfs[index].uid = nil
+      spec.host.tmpfs[index].gid = nil
+      spec.host.tmpfs[index].ownedByUser = true
+    }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {
       // It knows only the size; blocking is its only mode.
@@ -55,6 +77,7 @@ package struct EngineDifferences: Sendable, Equatable {
     if spec.host.tmpfs.contains(where: { $0.inodes != nil }) {
       losses.append("podman: tmpfs without a limit of inodes")
     }
+    if spec.host.tmpfs.contains(where: { $0.uid != nil }) { losses.append("podman: tmpfs without an owner, mode 1777") }
     if spec.host.log?.options["max-file"] != nil { losses.append("podman: one log file, not max-file of them") }
     if spec.host.readonlyPaths != nil { losses.append("podman: ReadonlyPaths may be ignored") }
     return losses

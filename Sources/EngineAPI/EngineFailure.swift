@@ -12,6 +12,8 @@ package enum EngineFailure: Error, Sendable, Hashable, CustomStringConvertible {
   case interrupted(operation: String)
   /// The Engine answered with an error `status`, in its own words.
   case refused(operation: String, status: Int, message: String)
+  /// A registry does not know the login.
+  case unauthorized(operation: String, message: String)
   /// 404: what the operation is about is not there.
   case notFound(operation: String, message: String)
   /// 409: the thing is in a state, or under a name, that forbids it.
@@ -36,6 +38,8 @@ package enum EngineFailure: Error, Sendable, Hashable, CustomStringConvertible {
         + " the state of what this was about"
     case .refused(let operation, let status, let message):
       "the engine refused to \(operation): \(message) (status \(status))"
+    case .unauthorized(let operation, let message):
+      "could not \(operation): \(message). Check the name and the password"
     case .notFound(let operation, let message): "the engine could not \(operation): \(message)"
     case .conflict(let operation, let message): "the engine could not \(operation) now: \(message)"
     case .malformed(let operation, let what):
@@ -51,7 +55,7 @@ package enum EngineFailure: Error, Sendable, Hashable, CustomStringConvertible {
     switch self {
     case .unreachable, .timedOut, .interrupted: true
     case .refused(_, let status, _): status == 503 || status == 429
-    case .notFound, .conflict, .malformed, .unsupported, .sourceFailed, .cancelled: false
+    case .unauthorized, .notFound, .conflict, .malformed, .unsupported, .sourceFailed, .cancelled: false
     }
   }
 
@@ -63,6 +67,7 @@ package enum EngineFailure: Error, Sendable, Hashable, CustomStringConvertible {
     let words = said ?? String(decoding: body.prefix(512), as: UTF8.self)
     let message = Self.clean(words.isEmpty ? "it gave no reason" : words, hiding: request.secrets)
     return switch status {
+    case 401: .unauthorized(operation: request.operation, message: message)
     case 404: .notFound(operation: request.operation, message: message)
     case 409: .conflict(operation: request.operation, message: message)
     default: .refused(operation: request.operation, status: status, message: message)

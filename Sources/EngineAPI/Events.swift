@@ -1,3 +1,4 @@
+internal import Linux
 package import Model
 
 /// What happens at an Engine, as it happens.
@@ -82,13 +83,21 @@ extension Engine {
   {
     var request = request(.get, "/events", "follow events")
     if let cursor { request.query.append(("since", cursor.since.engineText)) }
-    if let until { request.query.append(("until", until.engineText)) }
+    if let until, differences.ignoresUntil {
+      guard until <= Clock.wall() else {
+        throw .unsupported("podman tells events until a moment only once it has passed")
+      }
+      request.query.append(("stream", "false"))
+    } else if let until {
+      request.query.append(("until", until.engineText))
+    }
     request.query += filters.query
     let (_, bytes) = try await transport.open(request)
     return EventStream(
       bytes,
       JSONLines(operation: request.operation, lineLimit: transport.limits.line) { (json) throws(EngineFailure) in
-        EngineEvent(json)
+        guard let event = EngineEvent(json) else { return nil }
+        return until.map { event.time <= $0 } ?? true ? event : nil
       })
   }
 }

@@ -108,6 +108,27 @@ package struct Resources: Sendable, Equatable {
     ])
     return document.objectValue ?? JSONObject()
   }
+
+  /// The same as the OCI runtime specification's `linux.resources`, which is what podman's own update takes.
+  var runtimeDocument: JSONValue {
+    func group(_ members: KeyValuePairs<String, JSONValue?>) -> JSONValue? {
+      let group = JSONValue.object(members)
+      return group.objectValue?.isEmpty == true ? nil : group
+    }
+    let period: Int64 = 100_000
+    return .object([
+      "memory": group([
+        "limit": memory.map { .integer($0) }, "swap": memorySwap.map { .integer($0) },
+        "reservation": memoryReservation.map { .integer($0) },
+      ]),
+      "cpu": group([
+        "shares": cpuShares.map { .integer($0) }, "quota": nanoCPUs.map { .integer($0 / (1_000_000_000 / period)) },
+        "period": nanoCPUs.map { _ in .integer(period) }, "cpus": cpuset.map { .string($0) },
+      ]),
+      "pids": group(["limit": pidsLimit.map { .integer($0) }]),
+      "blockIO": group(["weight": blkioWeight.map { .integer($0) }]),
+    ])
+  }
 }
 
 /// One resource limit of setrlimit(2).
@@ -157,6 +178,8 @@ package struct TmpfsSpec: Sendable, Equatable {
   /// Octal, `0700`. runc 1.1 prefers the mode of the image's folder.
   package var mode: String?
   package var executable = false
+  /// Podman's own way to say uid and gid: those of the container's user; and not to copy the image's files into it.
+  var ownedByUser = false
 
   package init(_ target: String) { self.target = target }
 
@@ -168,6 +191,7 @@ package struct TmpfsSpec: Sendable, Equatable {
     if let uid { parts.append("uid=\(uid)") }
     if let gid { parts.append("gid=\(gid)") }
     if let mode { parts.append("mode=\(mode)") }
+    if ownedByUser { parts += ["U", "notmpcopyup"] }
     return parts.joined(separator: ",")
   }
 }

@@ -66,6 +66,14 @@ extension Engine {
     return try await progress(request)
   }
 
+  /// `GET /images/get`: a tar of images with their names, as `loadImages` takes it, streamed.
+  package func saveImages(_ images: [String]) async throws(EngineFailure) -> ImageArchive {
+    var request = request(.get, "/images/get", "save images")
+    request.query = images.map { ("names", $0) }
+    let (_, bytes) = try await transport.open(request)
+    return ImageArchive(bytes, PlainBytes())
+  }
+
   /// `POST /images/load` with a tar of docker save, streamed. What was loaded is in the progress. Read the stream to its end.
   package func loadImages(_ tar: ByteSource) async throws(EngineFailure) -> ProgressStream {
     var request = request(.post, "/images/load", "load images")

@@ -49,13 +49,18 @@ package struct RegistryCredentials: Sendable, Equatable, CustomStringConvertible
 
 extension Engine {
   /// `POST /auth`: has the Engine try a login at its registry. Returns a token to use in place of the password, if the registry gave
-  /// one. `refused`: the registry does not know them, or cannot be reached; nothing is kept by the Engine.
+  /// one. `unauthorized`: the registry does not know them; `refused`: it cannot be reached. Nothing is kept by the Engine.
   package func login(_ credentials: RegistryCredentials) async throws(EngineFailure) -> String? {
     var request = request(.post, "/auth", "log in to \(credentials.server)")
     request.body = .json(credentials.json)
     request.secrets = credentials.secrets
-    let token = try await document(request).text("IdentityToken")
-    return token.isEmpty ? nil : token
+    do throws(EngineFailure) {
+      let token = try await document(request).text("IdentityToken")
+      return token.isEmpty ? nil : token
+    } catch .refused(let operation, 500, let message) where message.contains("401 Unauthorized") {
+      // Both engines pass the registry's 401 on inside a 500.
+      throw .unauthorized(operation: operation, message: message)
+    }
   }
 }
 

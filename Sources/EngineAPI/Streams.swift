@@ -5,6 +5,18 @@ package typealias ContainerOutput = EngineStream<OutputDecoder>
 /// Progress of a pull, push, load or build.
 package typealias ProgressStream = EngineStream<JSONLines<Progress>>
 
+/// The bytes of a tar of images.
+package typealias ImageArchive = EngineStream<PlainBytes>
+
+/// Bytes as they are.
+package struct PlainBytes: StreamDecoder {
+  private var waiting: [[UInt8]] = []
+
+  package mutating func take(_ bytes: [UInt8]) { waiting.append(bytes) }
+  package mutating func next() throws(EngineFailure) -> [UInt8]? { waiting.isEmpty ? nil : waiting.removeFirst() }
+  package mutating func end() throws(EngineFailure) -> [UInt8]? { nil }
+}
+
 /// Some output, as one frame (or, with a terminal, one read) brought it: not necessarily whole lines.
 package struct OutputChunk: Sendable, Equatable {
   package enum Stream: UInt8, Sendable { case input = 0, output = 1, error = 2 }
@@ -21,70 +33,6 @@ package struct OutputChunk: Sendable, Equatable {
 
   /// The bytes as text; what is not UTF-8 is replaced.
   package var text: String { String(decoding: bytes, as: UTF8.self) }
-}
-
-/// Takes the Engine's multiplexed output apart: frames of an 8-byte header (stream, 0, 0, 0, size in big endian) and a payload.
-/// With a terminal there are no frames and all is output.
-package struct OutputDecoder: StreamDecoder {
-  package typealias Element = OutputChunk
-
-  private let operation: String
-  private let raw: Bool
-  private let timestamps: Bool
-  private let frameLimit: Int
-  private var buffer = ByteQueue()
-  static let headerSize = 8
-
-  init(operation: String, raw: Bool, timestamps: Bool = false, frameLimit: Int) {
-    self.operation = operation
-    self.raw = raw
-    self.timestamps = timestamps
-    self.frameLimit = frameLimit
-  }
-
-  package mutating func take(_ bytes: [UInt8]) { buffer.append(bytes) }
-
-  package mutating func next() throws(EngineFailure) -> OutputChunk? {
-    if raw {
-      if timestamps {
-        guard let line = buffer.takeLine() else {
-          return buffer.count > frameLimit ? OutputChunk(stream: .output, bytes: buffer.takeAll()) : nil
-        }
-        return stamped(.output, line + [UInt8(ascii: "\n")])
-      }
-      return buffer.isEmpty ? nil : OutputChunk(stream: .output, bytes: buffer.takeAll())
-    }
-    while buffer.count >= Self.headerSize {
-      let header = buffer.peek(Self.headerSize)
-      guard let stream = OutputChunk.Stream(rawValue: header[0]), header[1] == 0, header[2] == 0, header[3] == 0 else {
-        throw .malformed(operation: operation, what: "its output is not framed as the API says")
-      }
-      let size = header[4..<8].reduce(0) { $0 << 8 | Int($1) }
-      guard size <= frameLimit else {
-        throw .malformed(operation: operation, what: "a frame of \(size) bytes is larger than \(frameLimit)")
-      }
-      guard buffer.count >= Self.headerSize + size else { return nil }
-      _ = buffer.take(Self.headerSize)
-      let payload = buffer.take(size)
-      if payload.isEmpty { continue }
-      return timestamps ? stamped(stream, payload) : OutputChunk(stream: stream, bytes: payload)
-    }
-    return nil
-  }
-
-  package mutating func end() throws(EngineFailure) -> OutputChunk? {
-    guard !buffer.isEmpty else { return nil }
-    guard raw else { throw .malformed(operation: operation, what: "its output ends inside a frame") }
-    return stamped(.output, buffer.takeAll())
-  }
-
-  /// Splits `2024-01-02T03:04:05.000000006Z text` after its time; a payload without one stays as it is.
-  private func stamped(_ stream: OutputChunk.Stream, _ payload: [UInt8]) -> OutputChunk {
-    guard let space = payload.prefix(40).firstIndex(of: 32),
-      let time = WallTime(rfc3339: String(decoding: payload[..<space], as: UTF8.self))
-    else { return OutputChunk(stream: stream, bytes: payload) }
-    return OutputChunk(stream: stream, time: time, bytes: Array(payload[(space + 1)...]))
-  }
 }
 
 /// Takes a stream of JSON documents, one a line, apart. A line over the limit, and one that is not JSON, is an error.

@@ -124,6 +124,9 @@ package struct MountTable: Sendable, Equatable {
       guard size.count > 0 else {
         throw .badTarget(mount.target, reason: "a folder in memory needs a size above 0")
       }
+      guard !mount.readOnly else {
+        throw .badTarget(mount.target, reason: "a folder in memory that cannot be written would stay empty")
+      }
       return Entry(
         target: mount.target, source: .memory(size: size, mode: mode), readOnly: mount.readOnly, ownerUID: owner)
     }

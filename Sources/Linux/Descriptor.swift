@@ -10,6 +10,7 @@ package struct Descriptor: ~Copyable, Sendable {
   deinit { Glibc.close(raw) }
 
   /// Lends the number for the length of one call; it must not be kept or closed.
+  @discardableResult
   package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
     throws(Failure)
     -> Result
@@ -38,6 +39,7 @@ package final class SharedDescriptor: Sendable {
   package init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
   /// Lends the number for the length of one call.
+  @discardableResult
   package func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result) throws(Failure)
     -> Result
   {

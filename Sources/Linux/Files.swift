@@ -33,6 +33,7 @@ package struct Folder: ~Copyable, Sendable {
     try self.init(opening: path)
   }
 
+  @discardableResult
   package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
     throws(Failure)
     -> Result

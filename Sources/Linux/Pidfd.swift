@@ -63,11 +63,12 @@ package enum Children {
 }
 
 /// A NULL-terminated array of C strings, freed with this object.
-final class CStrings {
-  let pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+package final class CStrings {
+  /// Valid as long as this object lives.
+  package let pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
   private let count: Int
 
-  init(_ strings: [String]) {
+  package init(_ strings: [String]) {
     count = strings.count
     pointers = .allocate(capacity: strings.count + 1)
     for (index, string) in strings.enumerated() { pointers[index] = strdup(string) }

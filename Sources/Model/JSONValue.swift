@@ -119,3 +119,10 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, Ex
     Int64(exactly: value).map { .integer($0) } ?? .number(Double(value))
   }
 }
+
+extension JSONValue {
+  /// The string, or null.
+  package static func optional(_ text: String?) -> JSONValue { text.map { .string($0) } ?? .null }
+  /// The number, or null.
+  package static func optional(_ number: (some BinaryInteger)?) -> JSONValue { number.map { .count($0) } ?? .null }
+}

@@ -21,10 +21,13 @@ package final class RPCClient {
   package init(path: String) throws(SystemFault) { socket = try UnixSocket.connect(path) }
 
   /// What `call` came back with besides an answer.
-  package enum Stop: Error { case interrupted, disconnected(String), answered(RPCFailure) }
+  package enum Stop: Error { case disconnected(String), answered(RPCFailure) }
+
+  /// The interrupt came: the call was cancelled.
+  package struct Interrupted: Error {}
 
   /// Calls and waits. Items of a stream go to `item` as they come. When `interrupt` (a descriptor of the caller's) becomes readable
-  /// or hangs up, the call is cancelled and `.interrupted` thrown; the connection stays usable.
+  /// or hangs up, the call is cancelled and `Interrupted` thrown; the connection stays usable.
   package func call(
     _ method: String, _ parameters: JSONValue = .object([:]), interrupt: Int32 = -1,
     item: (JSONValue) throws -> Void = { _ in }
@@ -90,7 +93,7 @@ package final class RPCClient {
     } catch { throw Stop.disconnected(SystemFault.text(of: error.code)) }
     if waits[1].revents != 0 {
       try write(Outgoing.cancel(id))
-      throw Stop.interrupted
+      throw Interrupted()
     }
     try withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { buffer in
       let got: Int

@@ -90,9 +90,14 @@ enum SeccompTable {
     var numbers: [UInt32] = []
     if families.contains(.unix) { numbers.append(1) }
     if families.contains(.internet) { numbers += [2, 10] }
-    if families.contains(.netlink) { numbers.append(16) }
     if families.contains(.packet) { numbers.append(17) }
-    let allowed = numbers.map { SeccompProfile.Rule(["socket"], .allow, [.init(0, .equal(UInt64($0)))]) }
+    var allowed = numbers.map { SeccompProfile.Rule(["socket"], .allow, [.init(0, .equal(UInt64($0)))]) }
+    if families.contains(.netlink) {
+      numbers.append(16)
+      allowed.append(
+        .init(
+          ["socket"], .allow, [.init(0, .equal(16)), .init(2, .equal(0))], why: "addresses and routes, nothing else"))
+    }
     let refused = SeccompProfile.allBut(numbers).map {
       SeccompProfile.Rule(["socket"], .errno(97), [.init(0, $0)], why: "no such address family here")
     }

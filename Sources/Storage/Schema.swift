@@ -62,7 +62,10 @@ enum Schema {
         app.id.name, app.stack, app.origin, app.file, app.folder, app.canonical, app.want.rawValue,
         Int64(app.generation), app.artifact,
       ])
-    try run(database, "INSERT OR REPLACE INTO id_slot VALUES (?, ?)", [app.id.name, Int64(app.uidSlot)])
+    // A block that another app has fails the whole change: it is never shared.
+    try run(
+      database, "INSERT INTO id_slot VALUES (?, ?) ON CONFLICT (app) DO UPDATE SET slot = excluded.slot",
+      [app.id.name, Int64(app.uidSlot)])
   }
 
   private static func put(_ rest: StoredRest, _ database: Database) throws {

@@ -167,3 +167,22 @@ package struct StoredAppCopy: Sendable {
   package var folder: String
   package var file: String
 }
+
+extension Supervisor {
+  /// The names of our volumes that policies mention.
+  package var volumesInUse: Set<String> {
+    var names: Set<String> = []
+    for mount in apps.values.flatMap({ $0.policy.mounts + $0.current.mounts }) {
+      if case .volume(let name, false) = mount.kind { names.insert(name) }
+    }
+    return names
+  }
+
+  /// The cursor of the newest event.
+  package var lastCursor: Int64 { cursor }
+
+  /// Stored events after `cursor`, oldest first.
+  package func history(after cursor: Int64, limit: Int) async throws -> [Event] {
+    try await setup.store.events(after: cursor, limit: limit)
+  }
+}

@@ -70,6 +70,9 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
 }
 
 extension Engine {
+  /// Waits for a container's end.
+  func exitCode(of id: String) async throws -> Int64 { try await within { try await waitContainer(id).code } }
+
   /// Creates and starts a container for the length of `body`, and removes it whatever happens.
   func withContainer<Result>(_ spec: ContainerSpec, start: Bool = true, _ body: (String) async throws -> Result)
     async throws -> Result

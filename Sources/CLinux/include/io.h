@@ -33,6 +33,16 @@ ssize_t cl_receive_with_fds(int sock, void *bytes, size_t length, int *fds, int 
 // SO_PEERCRED: Swift does not import struct ucred (it stands behind _GNU_SOURCE).
 int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid);
 
+// SIGINT and SIGTERM blocked and readable from a signalfd(2), close-on-exec: sigset_t and its macros are opaque in Swift.
+int cl_interrupt_descriptor(void);
+
+// Tries something in a child process that ends at once, so that the caller keeps what it has: fork(2) is not to be had in Swift.
+// 0: it works; -errno: why not. cl_landlock_abi: landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION; 0: none.
+int cl_try_unshare(int flags);
+int cl_try_no_new_privs(void);
+int cl_try_seccomp(void);
+int cl_landlock_abi(void);
+
 // WIFEXITED and friends are macros. Sets *code to the exit code, or *signal to the signal; both else 0.
 void cl_wait_status(int status, int *code, int *signal);
 

@@ -1,0 +1,102 @@
+internal import CLinux
+internal import Glibc
+internal import Linux
+package import Model
+package import RPC
+
+/// Why the daemon could not be reached; what to do is in the text.
+package struct Unreachable: Error, CustomStringConvertible {
+  package var message: String
+  package var hint: String
+  package var description: String { "\(message). \(hint)" }
+}
+
+/// One instance's daemon, as a client sees it.
+package struct Daemon: Sendable {
+  package let place: InstancePlace
+  package let folders: InstancePlace.Folders
+  /// The folder of this program; its siblings are found from it.
+  private let programs: String
+
+  package init(place: InstancePlace, folders: InstancePlace.Folders, programs: String) {
+    self.place = place
+    self.folders = folders
+    self.programs = programs
+  }
+
+  /// Connects to a daemon that runs.
+  package func connect() throws(Unreachable) -> RPCClient {
+    do throws(SystemFault) { return try RPCClient(path: folders.socket) } catch {
+      switch error.code {
+      case ENOENT, ECONNREFUSED:
+        throw Unreachable(message: "no daemon runs for this instance (\(folders.socket))", hint: "`supervisor up` starts one, and so does `supervisor daemon`")
+      case EACCES, EPERM:
+        throw Unreachable(message: "you may not use \(folders.socket)", hint: "run as root, or as the user the daemon runs as")
+      default: throw Unreachable(message: "the daemon cannot be reached: \(error)", hint: "`supervisor doctor` checks this host")
+      }
+    }
+  }
+
+  /// Connects, and starts a daemon of its own session first where none answers; its socket is awaited for 10 s.
+  package func connectStarting(engine: String?) throws(Unreachable) -> RPCClient {
+    // best effort: why it failed shows when the daemon is started.
+    if let client = try? RPCClient(path: folders.socket) { return client }
+    let log = "\(folders.log)/daemon.log"
+    do throws(SystemFault) {
+      let child = try start(engine: engine, log: log)
+      let deadline = Clock.monotonic() + 10_000_000_000
+      while Clock.monotonic() < deadline {
+        // best effort: not there yet.
+        if let client = try? RPCClient(path: folders.socket) { return client }
+        if try child.hasEnded(within: 10) {
+          throw SystemFault(call: "supervisor-daemon", subject: lastLine(of: log), code: 0)
+        }
+      }
+    } catch {
+      let why = error.code == 0 ? error.subject : error.description
+      throw Unreachable(message: "the daemon did not start: \(why)", hint: "its log is \(log)")
+    }
+    throw Unreachable(message: "the daemon did not answer within 10 s", hint: "its log is \(log)")
+  }
+
+  private func lastLine(of log: String) -> String {
+    // best effort: it only adds to a message.
+    let text = (try? File.text(log)) ?? ""
+    return text.split(separator: "\n").last.map(String.init) ?? "it ended without a word"
+  }
+
+  /// The program `name` beside this one, or in `../libexec/appsupervisor`.
+  package func program(_ name: String) -> String? {
+    ["\(programs)/\(name)", "\(programs)/../libexec/appsupervisor/\(name)"].first { access($0, X_OK) == 0 }
+  }
+
+  /// A started daemon, until it is known to have its socket or to have ended.
+  private struct Child {
+    var pid: pid_t
+
+    /// Waits up to so many milliseconds for its end.
+    func hasEnded(within milliseconds: Int32) throws(SystemFault) -> Bool {
+      let handle = Descriptor(owning: try checkShim("pidfd_open", "\(pid)") { cl_pidfd_open(pid, 0) })
+      return try handle.withRaw { (raw) throws(SystemFault) in
+        var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+        return try check("poll") { poll(&wait, 1, milliseconds) } > 0
+      }
+    }
+  }
+
+  private func start(engine: String?, log: String) throws(SystemFault) -> Child {
+    guard let program = program("supervisor-daemon") else {
+      throw SystemFault(call: "supervisor-daemon", subject: "\(programs)/supervisor-daemon", code: ENOENT)
+    }
+    let folder = try Folder(making: folders.log, mode: 0o750)
+    let output = try folder.open("daemon.log", O_WRONLY | O_CREAT | O_APPEND, mode: 0o640)
+    let null = Descriptor(owning: try check("open", "/dev/null") { open("/dev/null", O_RDONLY | O_CLOEXEC) })
+    var arguments = [program] + place.arguments
+    if let engine { arguments += ["--engine", engine] }
+    var pid: pid_t = 0
+    let map = output.withRaw { output in null.withRaw { [$0, output, output] } }
+    let vector = CStrings(arguments)
+    try checkShim("posix_spawn", program) { cl_spawn(program, vector.pointers, environ, map, 3, &pid) }
+    return Child(pid: pid)
+  }
+}

@@ -1,0 +1,172 @@
+internal import Cgroups
+internal import EngineAPI
+internal import FileSystems
+internal import Model
+internal import Scheduling
+
+/// Whether a started container is what its policy says: as the engine holds it, as the cgroup files have it, and as /proc shows
+/// its first process. The engine's word alone is not enough: it ignores keys it does not know.
+struct Attestation {
+  var recipe: Recipe
+  var cgroup: AppCgroup
+  var details: ContainerDetails
+  /// Nil: it has ended already, or is only created.
+  var process: ProcessFacts?
+
+  private var policy: Policy { recipe.launch.policy }
+
+  /// Every limit and layer, as asked and as found.
+  var reports: [LayerReport] {
+    var reports = cgroup.readBack(policy.limits, share: CPUShare(policy))
+    reports += engineReports
+    reports += process.map(processReports) ?? []
+    reports.append(
+      LayerReport(
+        name: "user namespace", asked: nil, effective: recipe.facts.remapsUsers ? "the engine's" : nil,
+        status: recipe.facts.remapsUsers ? .enforced : .notAsked,
+        note: recipe.facts.remapsUsers ? nil : "the engine does not remap users; the app has a host uid of its own"))
+    reports.append(
+      LayerReport(
+        name: "landlock", asked: nil, effective: nil, status: .notAsked, note: "does not apply to containers"))
+    return reports
+  }
+
+  /// The first of them that is not as asked.
+  var broken: [LayerReport] { reports.filter { $0.status == .missing } }
+
+  // MARK: What the engine holds
+
+  private var engineReports: [LayerReport] {
+    let limits = details.limits
+    let spec = recipe.spec.host
+    var reports = [
+      row("privileged", "no", limits.privileged ? "yes" : "no"),
+      row("read-only root", policy.readOnlyRoot ? "yes" : "no", limits.readonlyRoot ? "yes" : "no"),
+      row("image", recipe.launch.artifact, details.image, same: Self.sameID(recipe.launch.artifact, details.image)),
+      row("restart policy", "no", limits.restartPolicy.isEmpty ? "no" : limits.restartPolicy),
+      row("cgroup parent", recipe.cgroupParent, limits.cgroupParent),
+      row("network mode", spec.networkMode ?? "", limits.networkMode, same: sameNetwork(limits.networkMode)),
+      row("pid namespace", "own", Self.isOwn(limits.pidMode) ? "own" : limits.pidMode),
+      row("ipc namespace", "own", Self.isOwn(limits.ipcMode) ? "own" : limits.ipcMode),
+      row("uts namespace", "own", Self.isOwn(limits.utsMode) ? "own" : limits.utsMode),
+    ]
+    if let user = recipe.user.isEmpty ? nil : recipe.user {
+      reports.append(row("user", user, details.user))
+    }
+    let unexpected = details.mounts.filter { mount in
+      !recipe.table.entries.contains { $0.target == mount.target } && !recipe.image.volumes.contains(mount.target)
+    }
+    if !unexpected.isEmpty {
+      reports.append(row("mounts", "none but the policy's", unexpected.map(\.target).joined(separator: ", ")))
+    }
+    return reports
+  }
+
+  private static func isOwn(_ mode: String) -> Bool { ["", "private", "shareable", "none"].contains(mode) }
+
+  /// Podman leaves `sha256:` away.
+  private static func sameID(_ left: String, _ right: String) -> Bool {
+    func bare(_ id: String) -> Substring { id.hasPrefix("sha256:") ? id.dropFirst(7) : id[...] }
+    return bare(left) == bare(right)
+  }
+
+  /// Podman says `bridge` for every network of that kind; which ones it is in is compared by name.
+  private func sameNetwork(_ mode: String) -> Bool {
+    if mode == recipe.spec.host.networkMode { return true }
+    guard let network = recipe.network else { return false }
+    return mode == "bridge" && details.networks[network] != nil && details.networks["bridge"] == nil
+      && details.networks["podman"] == nil
+  }
+
+  private func row(_ name: String, _ asked: String, _ found: String, same: Bool? = nil) -> LayerReport {
+    let holds = same ?? (asked == found)
+    return LayerReport(
+      name: name, asked: asked, effective: found, status: holds ? .enforced : .missing,
+      note: holds ? nil : "\(name) is \(found.isEmpty ? "not set" : found), not \(asked)")
+  }
+
+  // MARK: What the kernel shows
+
+  private func processReports(_ process: ProcessFacts) -> [LayerReport] {
+    let allowed = ProcessFacts.mask(recipe.effectiveCapabilities)
+    let held = process.effective | process.permitted | process.bounding | process.inheritable | process.ambient
+    let extra = ProcessFacts.names(held & ~allowed)
+    var reports = [
+      row(
+        "capabilities", Self.list(recipe.effectiveCapabilities), Self.list(ProcessFacts.names(held)),
+        same: extra.isEmpty),
+      row("no-new-privileges", recipe.spec.host.noNewPrivileges ? "on" : "off", process.noNewPrivileges ? "on" : "off"),
+      row(
+        "seccomp", recipe.isFiltered ? "filter" : "none", process.seccomp == 2 ? "filter" : "none",
+        same: process.seccomp == 2 || !recipe.isFiltered),
+      row("oom_score_adj", String(policy.limits.oomScoreAdjustment), String(process.oomScoreAdjustment)),
+      row("cgroup", "below \(cgroup.path)", place(process), same: isInside(process)),
+    ]
+    if let identity = identity(process) { reports.append(identity) }
+    reports += limits(process)
+    reports += mounts(process)
+    return reports
+  }
+
+  private static func list(_ names: [String]) -> String { names.isEmpty ? "none" : names.joined(separator: " ") }
+
+  /// The process's own uid; a remapped one is the engine's affair.
+  private func identity(_ process: ProcessFacts) -> LayerReport? {
+    let wanted: (uid: UInt32, gid: UInt32)
+    switch policy.user {
+    case .auto: wanted = (recipe.launch.uidBase + 1000, recipe.launch.uidBase + 1000)
+    case .given(let uid, let gid): wanted = (uid, gid)
+    case .image: return nil
+    }
+    guard !recipe.facts.remapsUsers else { return nil }
+    let same = process.uids.allSatisfy { $0 == wanted.uid } && process.gids.allSatisfy { $0 == wanted.gid }
+    let found = "\(process.uids.first ?? 0):\(process.gids.first ?? 0)"
+    return row("uid", "\(wanted.uid):\(wanted.gid)", found, same: same)
+  }
+
+  /// Every hierarchy that holds a limit has the process below the app's parent.
+  private func isInside(_ process: ProcessFacts) -> Bool {
+    let names = ["", "memory", "pids", "cpu"].filter { process.cgroups[$0] != nil }
+    let wanted = cgroup.hierarchy.layout == .unified ? [""] : names.filter { !$0.isEmpty }
+    return !wanted.isEmpty && wanted.allSatisfy { process.cgroups[$0]?.hasPrefix(cgroup.path + "/") ?? false }
+  }
+
+  private func place(_ process: ProcessFacts) -> String { process.cgroups["memory"] ?? process.cgroups[""] ?? "none" }
+
+  private func limits(_ process: ProcessFacts) -> [LayerReport] {
+    recipe.spec.host.ulimits.compactMap { limit in
+      guard let name = ProcessFacts.limitNames[limit.name], let found = process.limits[name] else { return nil }
+      func text(_ value: Int64) -> String { value < 0 || value == .max ? "unlimited" : String(value) }
+      return row(
+        "ulimit \(limit.name)", "\(text(limit.soft)):\(text(limit.hard))", "\(found.soft):\(found.hard)")
+    }
+  }
+
+  private func mounts(_ process: ProcessFacts) -> [LayerReport] {
+    var reports: [LayerReport] = []
+    let root = process.mounts.last { $0.target == "/" }
+    if policy.readOnlyRoot {
+      reports.append(row("root mount", "read-only", root?.isReadOnly == true ? "read-only" : "writable"))
+    }
+    for entry in recipe.table.entries {
+      guard let mount = process.mounts.last(where: { $0.target == entry.target }) else {
+        reports.append(row("mount \(entry.target)", "there", "absent"))
+        continue
+      }
+      if entry.readOnly {
+        reports.append(row("mount \(entry.target)", "read-only", mount.isReadOnly ? "read-only" : "writable"))
+      }
+      let shared = mount.propagation.contains { $0.hasPrefix("shared") }
+      if shared { reports.append(row("mount \(entry.target)", "private", "shared")) }
+    }
+    for path in ["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/timer_list"] where !isMasked(path, process) {
+      reports.append(row("mask \(path)", "hidden", "visible"))
+    }
+    return reports
+  }
+
+  /// A path this kernel does not have needs no mask.
+  private func isMasked(_ path: String, _ process: ProcessFacts) -> Bool {
+    process.mounts.contains { $0.target == path } || !KernelPaths.has(path)
+  }
+}

@@ -1,0 +1,269 @@
+package import EngineAPI
+internal import Glibc
+package import Linux
+
+/// Why a build's folder cannot be sent.
+package enum ContextProblem: Error, CustomStringConvertible {
+  case unreadable(SystemFault)
+  case noDockerfile(String, folder: String)
+  case tooManyFiles(String)
+
+  package var description: String {
+    switch self {
+    case .unreadable(let fault): "the build context cannot be read: \(fault)"
+    case .noDockerfile(let name, let folder): "there is no \(name) in the build context \(folder)"
+    case .tooManyFiles(let folder):
+      "the build context \(folder) has more than \(BuildContext.most) files: exclude some in .dockerignore"
+    }
+  }
+}
+
+/// A folder as a tar stream (POSIX.1-2001 pax), as `POST /build` wants it. Links are sent as links and never followed; sockets,
+/// devices and FIFOs are left out; owners and times are not kept, so that the same content gives the same layers.
+package struct BuildContext {
+  static let most = 200_000
+  static let block = 512
+
+  private struct Item {
+    var path: String
+    var mode: UInt32
+    var kind: Kind
+    enum Kind { case folder, file(size: UInt64), link(String) }
+  }
+
+  private let root: String
+  private var items: [Item] = []
+  private let ignore: IgnoreList
+
+  /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in.
+  package static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
+    var context = BuildContext(
+      root: folder, ignore: IgnoreList((try? File.text("\(folder)/.dockerignore")) ?? "", keeping: dockerfile))
+    do throws(SystemFault) {
+      try context.collect("", Folder(opening: folder))
+    } catch  where error.code == E2BIG {
+      throw .tooManyFiles(folder)
+    } catch {
+      throw .unreadable(error)
+    }
+    guard context.items.contains(where: { $0.path == dockerfile }) else {
+      throw .noDockerfile(dockerfile, folder: folder)
+    }
+    let stream = TarStream(context)
+    return ByteSource { try await stream.next() }
+  }
+
+  private init(root: String, ignore: IgnoreList) {
+    self.root = root
+    self.ignore = ignore
+  }
+
+  private mutating func collect(_ prefix: String, _ folder: borrowing Folder) throws(SystemFault) {
+    for name in try folder.names() {
+      let path = prefix.isEmpty ? name : "\(prefix)/\(name)"
+      var status = stat()
+      try folder.withRaw { (raw) throws(SystemFault) in
+        _ = try check("stat", path) { fstatat(raw, name, &status, AT_SYMLINK_NOFOLLOW) }
+      }
+      let ignored = ignore.covers(path)
+      let mode = UInt32(status.st_mode & 0o777)
+      guard items.count < Self.most else { throw SystemFault(call: "collect", subject: root, code: E2BIG) }
+      switch status.st_mode & S_IFMT {
+      case S_IFDIR:
+        guard !ignored || ignore.hasExceptions else { continue }
+        if !ignored { items.append(Item(path: path, mode: mode, kind: .folder)) }
+        try collect(path, folder.folder(name))
+      case S_IFREG where !ignored:
+        items.append(Item(path: path, mode: mode, kind: .file(size: UInt64(status.st_size))))
+      case S_IFLNK where !ignored:
+        items.append(Item(path: path, mode: 0o777, kind: .link(try Self.readLink(folder, name))))
+      default: continue
+      }
+    }
+  }
+
+  private static func readLink(_ folder: borrowing Folder, _ name: String) throws(SystemFault) -> String {
+    var buffer = [CChar](repeating: 0, count: 4096)
+    let count = try folder.withRaw { (raw) throws(SystemFault) in
+      try check("readlink", name) { readlinkat(raw, name, &buffer, buffer.count) }
+    }
+    return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
+  // MARK: tar
+
+  /// Gives the archive piece by piece; reads each file when its turn comes, on a thread of its own.
+  private actor TarStream {
+    private let context: BuildContext
+    private let loop: EventLoop?
+    private var position = 0
+    private var open: (file: SharedDescriptor, left: UInt64, padding: Int, path: String)?
+    private var ended = false
+    nonisolated var unownedExecutor: UnownedSerialExecutor {
+      loop?.asUnownedSerialExecutor() ?? MainActor.sharedUnownedExecutor
+    }
+
+    init(_ context: BuildContext) {
+      self.context = context
+      // Best effort: without a thread of its own the files are read on the main executor.
+      loop = try? EventLoop(name: "build-context")
+    }
+
+    deinit { loop?.stop() }
+
+    func next() throws -> [UInt8]? {
+      if let piece = try filePiece() { return piece }
+      guard position < context.items.count else {
+        if ended { return nil }
+        ended = true
+        return [UInt8](repeating: 0, count: 2 * BuildContext.block)
+      }
+      let item = context.items[position]
+      position += 1
+      return try header(item)
+    }
+
+    private func filePiece() throws -> [UInt8]? {
+      guard let current = open else { return nil }
+      if current.left == 0 {
+        open = nil
+        return current.padding > 0 ? [UInt8](repeating: 0, count: current.padding) : nil
+      }
+      var bytes = [UInt8](repeating: 0, count: Int(min(current.left, 131_072)))
+      let got = try current.file.withRaw { raw in
+        try check("read", current.path) { bytes.withUnsafeMutableBytes { read(raw, $0.baseAddress, $0.count) } }
+      }
+      // A file that shrank meanwhile: its header has promised more.
+      if got > 0 { bytes.removeSubrange(got...) }
+      open?.left -= UInt64(bytes.count)
+      return bytes
+    }
+
+    private func header(_ item: Item) throws -> [UInt8] {
+      switch item.kind {
+      case .folder: return Tar.header(item.path + "/", item.mode, "5", 0)
+      case .link(let target): return Tar.header(item.path, item.mode, "2", 0, link: target)
+      case .file:
+        let file = Descriptor(
+          owning: try check("open", item.path) {
+            Glibc.open("\(context.root)/\(item.path)", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+          })
+        var status = stat()
+        try file.withRaw { raw in _ = try check("stat", item.path) { fstat(raw, &status) } }
+        let size = UInt64(status.st_size)
+        let padding = Int((UInt64(BuildContext.block) - size % UInt64(BuildContext.block)) % UInt64(BuildContext.block))
+        open = (SharedDescriptor(file), size, padding, item.path)
+        return Tar.header(item.path, item.mode, "0", size)
+      }
+    }
+  }
+}
+
+/// Headers of tar archives.
+enum Tar {
+  /// One header block, with a pax one before it where a name, a link or a size does not fit.
+  static func header(_ path: String, _ mode: UInt32, _ kind: Character, _ size: UInt64, link: String = "") -> [UInt8] {
+    var records: [UInt8] = []
+    if path.utf8.count > 100 { records += record("path", path) }
+    if link.utf8.count > 100 { records += record("linkpath", link) }
+    if size >= 1 << 33 { records += record("size", String(size)) }
+    var result: [UInt8] = []
+    if !records.isEmpty {
+      result += block("pax", 0o644, "x", UInt64(records.count), "")
+      result += records
+      result += [UInt8](repeating: 0, count: (512 - records.count % 512) % 512)
+    }
+    return result + block(path, mode, kind, size >= 1 << 33 ? 0 : size, link)
+  }
+
+  /// `LENGTH key=value\n`, the length counting itself.
+  private static func record(_ key: String, _ value: String) -> [UInt8] {
+    let rest = " \(key)=\(value)\n"
+    var length = rest.utf8.count + 1
+    while String(length).utf8.count + rest.utf8.count != length { length = String(length).utf8.count + rest.utf8.count }
+    return Array("\(length)\(rest)".utf8)
+  }
+
+  private static func block(_ path: String, _ mode: UInt32, _ kind: Character, _ size: UInt64, _ link: String)
+    -> [UInt8]
+  {
+    var block = [UInt8](repeating: 0, count: 512)
+    func put(_ text: String, _ offset: Int, _ room: Int) {
+      for (index, byte) in text.utf8.prefix(room).enumerated() { block[offset + index] = byte }
+    }
+    func octal(_ value: UInt64, _ width: Int) -> String {
+      let digits = String(value, radix: 8)
+      return String(repeating: "0", count: max(0, width - digits.count)) + digits
+    }
+    put(path, 0, 100)
+    put(octal(UInt64(mode), 7), 100, 7)
+    put(octal(0, 7), 108, 7)
+    put(octal(0, 7), 116, 7)
+    put(octal(size, 11), 124, 11)
+    put(octal(0, 11), 136, 11)
+    put("        ", 148, 8)
+    put(String(kind), 156, 1)
+    put(link, 157, 100)
+    put("ustar", 257, 5)
+    put("00", 263, 2)
+    let sum = block.reduce(UInt64(0)) { $0 + UInt64($1) }
+    put(octal(sum, 6), 148, 6)
+    block[154] = 0
+    return block
+  }
+}
+
+/// A `.dockerignore`: patterns with `*`, `?` and `**`; `!` takes back; the last that matches decides.
+struct IgnoreList {
+  private var patterns: [(parts: [[Character]], takesBack: Bool)] = []
+  var hasExceptions: Bool { patterns.contains(where: \.takesBack) }
+
+  init(_ text: String, keeping dockerfile: String) {
+    for line in text.split(separator: "\n") {
+      var pattern = line.trimmed
+      guard !pattern.isEmpty, !pattern.hasPrefix("#") else { continue }
+      let takesBack = pattern.hasPrefix("!")
+      if takesBack { pattern = pattern.dropFirst().trimmed }
+      let parts = pattern.split(separator: "/").filter { $0 != "." }.map(Array.init)
+      if !parts.isEmpty { patterns.append((parts, takesBack)) }
+    }
+    if !patterns.isEmpty { patterns.append((dockerfile.split(separator: "/").map(Array.init), true)) }
+  }
+
+  /// Whether a path is left out; what lies below one that is left out is left out too.
+  func covers(_ path: String) -> Bool {
+    let parts = path.split(separator: "/").map(Array.init)
+    var covered = false
+    for pattern in patterns {
+      let matches = (1...parts.count).contains { Self.match(pattern.parts[...], parts.prefix($0)) }
+      if matches { covered = !pattern.takesBack }
+    }
+    return covered
+  }
+
+  private static func match(_ pattern: ArraySlice<[Character]>, _ path: ArraySlice<[Character]>) -> Bool {
+    guard let first = pattern.first else { return path.isEmpty }
+    if first == ["*", "*"] {
+      return match(pattern.dropFirst(), path) || (!path.isEmpty && match(pattern, path.dropFirst()))
+    }
+    guard let part = path.first, glob(first[...], part[...]) else { return false }
+    return match(pattern.dropFirst(), path.dropFirst())
+  }
+
+  private static func glob(_ pattern: ArraySlice<Character>, _ text: ArraySlice<Character>) -> Bool {
+    guard let first = pattern.first else { return text.isEmpty }
+    if first == "*" {
+      return glob(pattern.dropFirst(), text) || (!text.isEmpty && glob(pattern, text.dropFirst()))
+    }
+    guard let character = text.first, first == "?" || first == character else { return false }
+    return glob(pattern.dropFirst(), text.dropFirst())
+  }
+}
+
+extension Substring {
+  fileprivate var trimmed: Substring {
+    var result = drop { $0.isWhitespace }
+    while let last = result.last, last.isWhitespace { result = result.dropLast() }
+    return result
+  }
+}

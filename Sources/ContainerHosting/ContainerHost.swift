@@ -1,0 +1,182 @@
+internal import Cgroups
+internal import EngineAPI
+package import Linux
+package import Model
+internal import FileSystems
+internal import Sandboxing
+internal import Scheduling
+
+/// Apps as containers of one engine.
+///
+/// `run` follows what happens at the engine and must be running for events to arrive. Calls before the engine answers, or
+/// while it is away, fail as `unavailable`.
+package final class ContainerHost: AppHost {
+  package let runtime = Runtime.container
+  package let events: AsyncStream<HostEvent>
+  let told: AsyncStream<HostEvent>.Continuation
+  let settings: ContainerSettings
+  let link: EngineLink
+  let register = Register()
+  let networks: Networks
+  let turnstile: Turnstile
+  let files: FileWork
+
+  /// Connects to nothing yet. `loop` carries all engine connections.
+  package init(_ settings: ContainerSettings, on loop: EventLoop) throws(SystemFault) {
+    self.settings = settings
+    (events, told) = AsyncStream.makeStream(of: HostEvent.self)
+    link = EngineLink(settings.endpoint, loop, callTimeout: settings.callTimeout)
+    networks = Networks(settings)
+    turnstile = Turnstile(width: settings.width)
+    files = try FileWork()
+  }
+
+  /// Which engine answers, and what it is; for `doctor` and `status`.
+  package func engineFacts() async throws(HostFailure) -> EngineFacts { try await link.facts() }
+
+  // MARK: Before anything is made
+
+  package func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void)
+    async throws(HostFailure) -> String
+  {
+    guard let source = policy.image else {
+      throw HostFailure(.refused, "\(policy.id) has no image", hint: "Add `image` or `build` to its policy")
+    }
+    let engine = try await link.engine()
+    let facts = try await link.facts()
+    _ = try mounts(policy, uidBase: settings.uidRangeBase)
+    try refuseShortfalls(policy, cgroup(policy.id, facts).unsupported(policy.limits))
+    if let memory = policy.limits.memory, memory < .mebibytes(6) {
+      throw HostFailure(.refused, "mem_limit is \(memory.readable); an engine starts nothing below 6 MiB")
+    }
+    let image = try await Images(engine: engine, progress: progress).resolve(source)
+    try Images.check(image, policy, settings)
+    return image.id
+  }
+
+  /// The app's parent group, where this engine's driver wants it.
+  func cgroup(_ app: AppID, _ facts: EngineFacts?) -> AppCgroup {
+    guard facts?.cgroupDriver == "systemd" else {
+      return AppCgroup(settings.hierarchy, parent: settings.layout.cgroupParent, app: app, kind: .container)
+    }
+    return AppCgroup(settings.hierarchy, path: CgroupName.slicePath(slice(app)), kind: .container)
+  }
+
+  private func slice(_ app: AppID) -> String {
+    CgroupName.slice(base: settings.layout.cgroupBase, instance: settings.layout.name, app: app)
+  }
+
+  private func mounts(_ policy: Policy, uidBase: UInt32) throws(HostFailure) -> MountTable {
+    do throws(MountProblem) {
+      return try MountTable(
+        policy, settings.layout, uidBase: uidBase, engineSockets: [settings.endpoint.socket])
+    } catch {
+      throw HostFailure(error)
+    }
+  }
+
+  func refuseShortfalls(_ policy: Policy, _ shortfalls: [Shortfall]) throws(HostFailure) {
+    guard policy.enforcement == .strict, let first = shortfalls.first else { return }
+    throw HostFailure(
+      .refused, "a limit of \(policy.id) cannot be enforced here: \(first)",
+      hint: "Remove it, or set `enforcement: degrade` to run without it")
+  }
+
+  // MARK: Create
+
+  package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
+    let engine = try await link.engine()
+    return try await turnstile.pass { () throws(HostFailure) in
+      try await self.createOne(launch, engine)
+    }
+  }
+
+  private func createOne(_ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Instance {
+    let policy = launch.policy
+    let name = settings.containerName(policy.id, launch.generation)
+    let names = try await networks.acquire(policy, holder: name, engine)
+    var container: String?
+    do throws(HostFailure) {
+      let recipe = try await recipe(launch, engine, names.first)
+      try await files.prepare(recipe.table)
+      try refuseShortfalls(policy, try limit(policy, recipe.facts))
+      let spec = recipe.spec
+      let made = try await place(spec, name, engine)
+      container = made.id
+      // An engine that will not hold to something says so here, and only here.
+      if let warning = made.warnings.first(where: { !$0.isEmpty }) {
+        throw HostFailure(.refused, "the engine will not hold to the policy of \(policy.id): \(warning)")
+      }
+      for (index, network) in names.enumerated().dropFirst() {
+        let endpoint = NetworkEndpoint(aliases: recipe.aliases(at: index))
+        try await asked { () throws(EngineFailure) in
+          try await engine.connectNetwork(network, container: made.id, endpoint)
+        }
+      }
+      let instance = Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: made.id)
+      await register.add(
+        instance, launch, .created, memory: OutOfMemoryWatch(cgroup(policy.id, recipe.facts)))
+      return instance
+    } catch {
+      // Best effort: what stays has our labels, and adoption removes it.
+      if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
+      await networks.release(policy, holder: name, engine)
+      throw error
+    }
+  }
+
+  /// Makes the app's group and writes its limits, before anything is in it.
+  private func limit(_ policy: Policy, _ facts: EngineFacts) throws(HostFailure) -> [Shortfall] {
+    let group = cgroup(policy.id, facts)
+    do throws(SystemFault) { try group.create(policy.limits) } catch {
+      throw HostFailure(.failed, "the cgroup of \(policy.id) could not be made: \(error)")
+    }
+    return group.apply(policy.limits, share: CPUShare(policy))
+  }
+
+  /// Creates it; a left-over of ours under the same name, from a call that was cut off, gives way.
+  private func place(_ spec: ContainerSpec, _ name: String, _ engine: Engine) async throws(HostFailure)
+    -> CreatedContainer
+  {
+    do throws(EngineFailure) { return try await engine.createContainer(spec, named: name) } catch {
+      let isTaken =
+        switch error {
+        case .conflict: true;
+        default: "\(error)".contains(name) && "\(error)".contains("in use")
+        }
+      guard isTaken, let other = try? await engine.inspectContainer(name),
+        other.labels[Label.instance] == settings.layout.id, await register.entry(other.id) == nil
+      else { throw Self.createFailure(error) }
+      try await asked { () throws(EngineFailure) in
+        try await engine.removeContainer(other.id, force: true, volumes: true)
+      }
+      return try await asked { () throws(EngineFailure) in try await engine.createContainer(spec, named: name) }
+    }
+  }
+
+  private static func createFailure(_ failure: EngineFailure) -> HostFailure {
+    guard case .notFound(_, let message) = failure else { return HostFailure(failure) }
+    return HostFailure(
+      .missing, "the container could not be created: \(message)", hint: "Run `up` again to fetch the image")
+  }
+
+  /// Everything about the container that follows from the policy and this engine.
+  func recipe(_ launch: Launch, _ engine: Engine, _ network: String?) async throws(HostFailure) -> Recipe {
+    let facts = try await link.facts()
+    guard let image = try await Images(engine: engine, progress: { _ in }).find(launch.artifact) else {
+      throw HostFailure(
+        .missing, "the image \(launch.artifact) of \(launch.policy.id) is no longer on this host",
+        hint: "Run `up` again to fetch it")
+    }
+    try Images.check(image, launch.policy, settings)
+    var recipe = Recipe(
+      settings: settings, facts: facts, launch: launch, image: image,
+      table: try mounts(launch.policy, uidBase: launch.uidBase), network: network,
+      cgroupParent: facts.cgroupDriver == "systemd" ? slice(launch.policy.id) : cgroup(launch.policy.id, facts).path)
+    if engine.differences.seccompIsFile, recipe.isFiltered {
+      recipe.seccompFile = try await files.storeFilter(
+        recipe.filter.json.text, in: "\(settings.layout.run)/seccomp")
+    }
+    return recipe
+  }
+}

@@ -1,0 +1,216 @@
+internal import Cgroups
+internal import EngineAPI
+internal import Linux
+package import Model
+internal import Scheduling
+
+extension ContainerHost {
+  // MARK: Start
+
+  package func start(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> RunFacts {
+    let engine = try await link.engine()
+    let facts = try await link.facts()
+    let id = instance.handle
+    await register.beginStart(id)
+    do throws(HostFailure) {
+      try await turnstile.pass { () throws(HostFailure) in
+        _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
+      }
+      // systemd writes a slice's own defaults when its first container starts; ours are written again.
+      if facts.cgroupDriver == "systemd" {
+        try refuseShortfalls(
+          launch.policy, cgroup(instance.app, facts).apply(launch.policy.limits, share: CPUShare(launch.policy)))
+      }
+      let run = try await attest(instance, launch, engine)
+      if await register.started(id, at: run.startedAt) { await tellEnd(id, nil) }
+      return run
+    } catch {
+      await register.reject(id)
+      await stopRejected(instance, engine, facts)
+      throw error
+    }
+  }
+
+  /// Nothing of a start that failed may go on running, also if the engine is gone.
+  private func stopRejected(_ instance: Instance, _ engine: Engine, _ facts: EngineFacts) async {
+    // Best effort: it may not run, and the group is next.
+    try? await engine.killContainer(instance.handle)
+    if await !register.hasOther(instance) { try? cgroup(instance.app, facts).kill() }
+  }
+
+  /// Reads back everything and compares.
+  private func attest(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> RunFacts {
+    let proof = try await proof(instance, launch, engine)
+    let broken = proof.broken
+    let fatal = broken.first { Self.neverLeftOut.contains($0.name) || launch.policy.enforcement == .strict }
+    if let fatal {
+      throw HostFailure(
+        .refused,
+        "\(instance.app) was killed: \(fatal.name) is not in force as its policy asks (\(fatal.note ?? "no reason known"))",
+        hint: launch.policy.enforcement == .strict && !Self.neverLeftOut.contains(fatal.name)
+          ? "`enforcement: degrade` runs it without" : nil)
+    }
+    let state = proof.details.state
+    return RunFacts(
+      pid: state.pid, startedAt: state.startedAt ?? Clock.wall(), containerID: instance.handle,
+      ports: ports(proof.details), missing: broken.map { "\($0.name): \($0.note ?? "not in force")" })
+  }
+
+  /// What `degrade` does not forgive: these are not limits of this host but a container that is not what was created.
+  private static let neverLeftOut: Set<String> = [
+    "privileged", "image", "capabilities", "uid", "user", "cgroup", "pid namespace", "ipc namespace", "network mode",
+    "mounts",
+  ]
+
+  func ports(_ details: ContainerDetails) -> [PublishedPort] {
+    details.ports.compactMap { binding in
+      PublishedPort.Transport(rawValue: binding.kind).map {
+        PublishedPort(
+          hostAddress: binding.address, hostPort: binding.host, appPort: binding.container, transport: $0)
+      }
+    }
+  }
+
+  /// The container as it is now, with its first process once that is the app and no longer the runtime.
+  func proof(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Attestation {
+    let recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
+    let group = cgroup(instance.app, recipe.facts)
+    var details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
+    let end = Clock.monotonic() + Duration.seconds(2).wholeNanoseconds
+    var pause = Duration.microseconds(200)
+    while true {
+      let process = details.state.isRunning ? ProcessFacts(details.state.pid) : nil
+      let isApp = process.map { !$0.name.hasPrefix("runc:") && ($0.seccomp == 2 || !recipe.isFiltered) } ?? false
+      if isApp || Clock.monotonic() > end {
+        return Attestation(recipe: recipe, cgroup: group, details: details, process: process)
+      }
+      if process == nil {
+        // Ended, or not seen: the engine knows which.
+        details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
+        if !details.state.isRunning {
+          return Attestation(recipe: recipe, cgroup: group, details: details, process: nil)
+        }
+      }
+      // Cancelled or not, what has been started is judged.
+      try? await Task.sleep(for: pause)
+      pause = min(pause * 2, .milliseconds(10))
+    }
+  }
+
+  // MARK: While it runs
+
+  package func signal(_ instance: Instance, _ number: Int32) async throws(HostFailure) {
+    let engine = try await link.engine()
+    do throws(EngineFailure) { try await engine.killContainer(instance.handle, signal: String(number)) } catch {
+      try await excuseEnded(instance, error)
+    }
+  }
+
+  package func kill(_ instance: Instance) async throws(HostFailure) {
+    let facts = try? await link.facts()
+    do throws(HostFailure) {
+      let engine = try await link.engine()
+      do throws(EngineFailure) { try await engine.killContainer(instance.handle) } catch {
+        try await excuseEnded(instance, error)
+      }
+      if await register.entry(instance.handle)?.paused == true {
+        // A frozen process takes its signal when it thaws.
+        try? await engine.unpauseContainer(instance.handle)
+      }
+    } catch {
+      // The engine does not do it: the kernel does, unless that would hit another generation.
+      guard await !register.hasOther(instance) else { throw error }
+      do throws(SystemFault) { try cgroup(instance.app, facts).kill() } catch let fault {
+        throw HostFailure(.failed, "\(instance.app) could not be killed: \(error.message); \(fault)")
+      }
+    }
+  }
+
+  /// A call that failed because the container has ended meanwhile did what was wanted; its end is told if it was missed.
+  private func excuseEnded(_ instance: Instance, _ failure: EngineFailure) async throws(HostFailure) {
+    switch failure {
+    case .conflict, .notFound, .refused:
+      guard let engine = try? await link.engine() else { throw HostFailure(failure) }
+      if let details = try? await engine.inspectContainer(instance.handle) {
+        if details.state.isRunning { throw HostFailure(failure) }
+        // One that is only on its way there has its event still to come.
+        guard [.exited, .dead, .stopped].contains(details.state.status) else { return }
+      }
+      await tellEnd(instance.handle, nil)
+    case .unreachable, .timedOut, .interrupted, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled:
+      throw HostFailure(failure)
+    }
+  }
+
+  package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
+    let engine = try await link.engine()
+    _ = await register.notePaused(instance.handle, paused)
+    do throws(EngineFailure) {
+      if paused {
+        try await engine.pauseContainer(instance.handle)
+      } else {
+        try await engine.unpauseContainer(instance.handle)
+      }
+    } catch {
+      if let details = try? await engine.inspectContainer(instance.handle), details.state.isRunning,
+        (details.state.status == .paused) == paused
+      {
+        return
+      }
+      _ = await register.notePaused(instance.handle, !paused)
+      throw HostFailure(error)
+    }
+  }
+
+  package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
+    let group = cgroup(instance.app, try? await link.facts())
+    guard group.exists else { throw HostFailure(.missing, "\(instance.app) has no cgroup: it does not run") }
+    return group.usage()
+  }
+
+  package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
+    let engine = try await link.engine()
+    return try await proof(instance, launch, engine).reports
+  }
+
+  // MARK: Its end
+
+  package func remove(_ instance: Instance) async throws(HostFailure) {
+    let engine = try await link.engine()
+    let facts = try await link.facts()
+    let id = instance.handle
+    let entry = await register.entry(id)
+    await register.beginRemove(id)
+    if let details = try? await engine.inspectContainer(id), details.labels[Label.nonce] == instance.nonce {
+      let limits = entry?.launch.policy.logging ?? Policy.LogLimits()
+      await drain(instance, limits, engine)
+      do throws(EngineFailure) {
+        try await engine.removeContainer(id, force: true, volumes: true)
+      } catch {
+        guard case .notFound = error else { throw HostFailure(error) }
+      }
+    }
+    if let entry {
+      let name = settings.containerName(instance.app, instance.generation)
+      await networks.release(entry.launch.policy, holder: name, engine)
+    }
+    if await !register.hasOther(instance) { try await removeGroup(cgroup(instance.app, facts)) }
+    await register.drop(id)
+  }
+
+  /// A group goes a moment after its last process; one that does not is in the way of the next start.
+  func removeGroup(_ group: AppCgroup) async throws(HostFailure) {
+    var pause = Duration.milliseconds(1)
+    for _ in 0..<200 {
+      do throws(SystemFault) {
+        if try group.remove() { return }
+        try group.kill()
+      } catch {
+        throw HostFailure(.failed, "the cgroup \(group.path) could not be removed: \(error)")
+      }
+      try? await Task.sleep(for: pause)
+      pause = min(pause * 2, .milliseconds(50))
+    }
+    throw HostFailure(.failed, "the cgroup \(group.path) still has processes after SIGKILL: the kernel holds them")
+  }
+}

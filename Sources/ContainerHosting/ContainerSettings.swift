@@ -1,0 +1,64 @@
+package import Cgroups
+package import EngineAPI
+package import Model
+
+/// What a ContainerHost is told once.
+package struct ContainerSettings: Sendable {
+  package var endpoint: EngineEndpoint
+  package var layout: InstanceLayout
+  package var hierarchy: CgroupHierarchy
+  /// First host uid of the instance's range: a given uid below it needs the app in `unsafeHostUIDs`.
+  package var uidRangeBase: UInt32 = 0x20_0000
+  /// Engine objects without our label that apps may use; never removed.
+  package var externalVolumes: Set<String> = []
+  package var externalNetworks: Set<String> = []
+  /// Apps whose containers may run as a host uid below the range.
+  package var unsafeHostUIDs: Set<AppID> = []
+  /// Creates and starts at a time; four is where more brings nothing (measured on docker).
+  package var width = 4
+  /// How long one engine call may take before the app counts as stuck behind the engine.
+  package var callTimeout: Duration = .seconds(60)
+
+  package init(endpoint: EngineEndpoint, layout: InstanceLayout, hierarchy: CgroupHierarchy) {
+    self.endpoint = endpoint
+    self.layout = layout
+    self.hierarchy = hierarchy
+  }
+
+  /// The name of an app's container: `appsup-01234567-notes-3`.
+  func containerName(_ app: AppID, _ generation: UInt64) -> String {
+    "appsup-\(layout.id.prefix(8))-\(app)-\(generation)"
+  }
+
+  /// The name of a network of ours on the engine.
+  func networkName(_ name: String) -> String { "appsup_\(layout.name)_\(name)" }
+}
+
+/// The labels that say whose a container or network is.
+enum Label {
+  static let instance = "io.appsupervisor.instance"
+  static let app = "io.appsupervisor.app"
+  static let policyHash = "io.appsupervisor.policy-hash"
+  static let generation = "io.appsupervisor.generation"
+  static let nonce = "io.appsupervisor.nonce"
+  static let network = "io.appsupervisor.network"
+  static let prefix = "io.appsupervisor."
+}
+
+/// Which engine answers, for `doctor` and `status`.
+package struct EngineFacts: Sendable, Equatable {
+  package var endpoint: String
+  package var flavour: String
+  package var version: String
+  package var apiVersion: String
+  package var cgroupDriver: String
+  package var cgroupVersion: String
+  package var storageDriver: String
+  package var runtime: String
+  /// `runc 1.1.5`, as far as the engine says.
+  package var components: [String]
+  package var remapsUsers: Bool
+  package var liveRestore: Bool
+  /// Its own small init can be put before an app.
+  package var hasInit: Bool
+}

@@ -1,0 +1,54 @@
+internal import FileSystems
+internal import Linux
+internal import Model
+
+/// A thread for work on files that may wait for the disk, so that no thread of the pool does.
+actor FileWork {
+  private nonisolated let loop: EventLoop
+  nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+
+  init() throws(SystemFault) { loop = try EventLoop(name: "container-files") }
+
+  deinit { loop.stop() }
+
+  func prepare(_ table: MountTable) throws(HostFailure) {
+    do throws(MountProblem) { try table.prepareSources() } catch { throw HostFailure(error) }
+  }
+
+  /// Puts a filter where an engine can read it, and returns the path. The name says the content, so it is written once.
+  func storeFilter(_ json: String, in folder: String) throws(HostFailure) -> String {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for byte in json.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    let name = "\(String(hash, radix: 16)).json"
+    do throws(SystemFault) {
+      let place = try Folder(making: folder, mode: 0o700)
+      if let there = try? place.read(name), there == Array(json.utf8) { return "\(folder)/\(name)" }
+      try place.replace(name, with: Array(json.utf8), mode: 0o600)
+      return "\(folder)/\(name)"
+    } catch {
+      throw HostFailure(.failed, "the system call filter could not be stored: \(error)")
+    }
+  }
+
+  func append(_ chunks: [LogChunk], run: UInt64, to log: DrainedLog) throws(SystemFault) {
+    try log.append(chunks, run: run)
+  }
+
+  func read(_ log: DrainedLog, _ query: LogQuery, from position: DrainedLog.Position?) throws(SystemFault) -> (
+    chunks: [LogChunk], next: DrainedLog.Position?
+  ) {
+    try log.read(query, from: position)
+  }
+}
+
+extension HostFailure {
+  init(_ problem: MountProblem) {
+    let kind: Kind =
+      switch problem {
+      case .missingSource: .missing
+      case .notMade: .failed
+      case .badTarget, .duplicateTarget, .nested, .badSource, .forbiddenSource, .linkedSource, .externalVolume: .refused
+      }
+    self.init(kind, problem.description)
+  }
+}

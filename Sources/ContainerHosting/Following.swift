@@ -1,0 +1,206 @@
+internal import Cgroups
+internal import EngineAPI
+internal import Linux
+package import Model
+
+extension ContainerHost {
+  /// Follows the engine until cancelled. When it goes away that is told, and when it is back, what happened meanwhile.
+  package func run() async {
+    var cursor = EventCursor(from: Clock.wall())
+    var away = false
+    var pause = Duration.milliseconds(50)
+    while !Task.isCancelled {
+      let connected = Clock.monotonic()
+      let why = await follow(&cursor, &away)
+      if Task.isCancelled { break }
+      await link.lost()
+      if !away {
+        away = true
+        told.yield(.unavailable(why))
+      }
+      // One that answered for a while is tried again at once; one that never does, more and more rarely.
+      if Clock.monotonic() - connected > 5_000_000_000 { pause = .milliseconds(50) }
+      try? await Task.sleep(for: pause)
+      pause = min(pause * 2, .seconds(5))
+    }
+    told.finish()
+  }
+
+  /// One connection's worth of events; returns why it ended.
+  private func follow(_ cursor: inout EventCursor, _ away: inout Bool) async -> String {
+    do {
+      let engine = try await link.engine()
+      let filter = Filters.label("\(Label.instance)=\(settings.layout.id)").adding("type", "container")
+      let stream = try await engine.events(from: cursor, filter)
+      // The stream is open: whatever happens from here on is in it, so nothing falls between it and the list.
+      await reconcile(engine)
+      if away {
+        away = false
+        told.yield(.available)
+      }
+      for try await event in stream where cursor.admit(event) { await handle(event) }
+      return "the engine closed its event stream"
+    } catch let failure as HostFailure {
+      return failure.message
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  private func handle(_ event: EngineEvent) async {
+    switch event.action {
+    case "die": await tellEnd(event.id, event)
+    case "oom":
+      if let instance = await register.noteOutOfMemory(event.id) { told.yield(.outOfMemory(instance)) }
+    case "pause", "unpause":
+      let paused = event.action == "pause"
+      if let instance = await register.notePaused(event.id, paused) {
+        told.yield(.changedOutside(instance, paused ? .paused : .running))
+      }
+    case "destroy":
+      await tellEnd(event.id, event)
+      if let entry = await register.entry(event.id), !entry.removing {
+        told.yield(.changedOutside(entry.instance, .dead))
+      }
+    default: break
+    }
+  }
+
+  /// Tells the end of a container once, with all that is known of it.
+  func tellEnd(_ id: String, _ event: EngineEvent?) async {
+    guard await register.claimEnd(id) != nil else { return }
+    let report = await endReport(id, event)
+    guard let entry = await register.entry(id) else { return }
+    told.yield(.exited(entry.instance, report))
+  }
+
+  private func endReport(_ id: String, _ event: EngineEvent?) async -> ExitReport {
+    var details = try? await link.engine().inspectContainer(id)
+    if details?.state.exitCode == 137, details?.state.oomKilled == false {
+      // The kernel's report of a kill for memory can come a moment after the end.
+      try? await Task.sleep(for: .milliseconds(50))
+      details = try? await link.engine().inspectContainer(id)
+    }
+    let entry = await register.entry(id)
+    let known = entry?.outOfMemory ?? false || entry?.memory?.happened ?? false
+    let code = event?.action == "die" ? event?.exitCode : nil
+    if let details, !details.state.isRunning {
+      var report = Self.report(details, outOfMemory: known)
+      // The event is the better witness: podman's state can still be on its way there.
+      if let code, report.startedAt != nil { report.cause = Self.cause(code) }
+      return report
+    }
+    return ExitReport(
+      cause: code.map(Self.cause) ?? .unknown("the container was removed by someone else"), outOfMemory: known,
+      startedAt: details?.state.startedAt ?? entry?.startedAt, endedAt: event?.time ?? Clock.wall())
+  }
+
+  static func report(_ details: ContainerDetails, outOfMemory: Bool) -> ExitReport {
+    let state = details.state
+    let cause: ExitReport.Cause =
+      state.startedAt == nil && !state.error.isEmpty
+      ? .neverStarted(step: "start", reason: state.error) : cause(state.exitCode)
+    return ExitReport(
+      cause: cause, outOfMemory: outOfMemory || state.oomKilled, startedAt: state.startedAt,
+      // Podman notes the start of a short run after its end.
+      endedAt: max(state.finishedAt ?? Clock.wall(), state.startedAt ?? WallTime(nanoseconds: 0)))
+  }
+
+  /// Engines say 128 + signal for a process that was killed, as a shell does.
+  static func cause(_ code: Int64) -> ExitReport.Cause {
+    (129...192).contains(code) ? .signal(Int32(code - 128)) : .code(Int32(clamping: code))
+  }
+
+  /// Compares what is known with what is there: ends that were missed, containers that are gone.
+  private func reconcile(_ engine: Engine) async {
+    let filter = Filters.label("\(Label.instance)=\(settings.layout.id)")
+    guard let list = try? await engine.listContainers(all: true, filter) else { return }
+    let found = Dictionary(list.map { ($0.id, $0) }) { first, _ in first }
+    for entry in await register.living {
+      let id = entry.instance.handle
+      guard let summary = found[id], summary.labels[Label.nonce] == entry.instance.nonce else {
+        await tellEnd(id, nil)
+        told.yield(.changedOutside(entry.instance, .dead))
+        continue
+      }
+      switch summary.status {
+      case .running, .paused:
+        if let instance = await register.notePaused(id, summary.status == .paused) {
+          told.yield(.changedOutside(instance, summary.status == .paused ? .paused : .running))
+        }
+      case .exited, .dead, .stopped: await tellEnd(id, nil)
+      // On its way to one of the above: its event comes.
+      case .created, .restarting, .removing, .configured, .initialized, .stopping, .unknown: continue
+      }
+    }
+  }
+
+  // MARK: Taking over
+
+  package func adopt(_ known: [(instance: Instance, launch: Launch)]) async throws(HostFailure) -> (
+    found: [Instance: Adoption], removed: [String]
+  ) {
+    let engine = try await link.engine()
+    let filter = Filters.label("\(Label.instance)=\(settings.layout.id)")
+    let list = try await asked { () throws(EngineFailure) in try await engine.listContainers(all: true, filter) }
+    // The filter is the engine's word; the label itself is looked at too.
+    let ours = list.filter { $0.labels[Label.instance] == settings.layout.id }
+    var found: [Instance: Adoption] = [:]
+    var kept: Set<String> = []
+    for (instance, launch) in known {
+      guard let summary = ours.first(where: { Self.isSame($0, instance) }) else {
+        found[instance] = .gone
+        continue
+      }
+      kept.insert(summary.id)
+      found[instance] = try await take(instance, launch, engine)
+    }
+    var removed: [String] = []
+    for summary in ours where !kept.contains(summary.id) {
+      if await register.entry(summary.id) != nil { continue }
+      do throws(EngineFailure) { try await engine.removeContainer(summary.id, force: true, volumes: true) } catch {
+        guard case .notFound = error else { throw HostFailure(error) }
+      }
+      removed.append(summary.names.first ?? summary.id)
+    }
+    await networks.sweep(engine)
+    return (found, removed)
+  }
+
+  private static func isSame(_ summary: ContainerSummary, _ instance: Instance) -> Bool {
+    summary.id == instance.handle && summary.labels[Label.nonce] == instance.nonce
+      && summary.labels[Label.app] == instance.app.name
+  }
+
+  private func take(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Adoption {
+    let details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
+    await networks.adopt(launch.policy, holder: settings.containerName(instance.app, instance.generation))
+    switch details.state.status {
+    case .running, .paused:
+      let paused = details.state.status == .paused
+      let group = cgroup(instance.app, try await link.facts())
+      await register.add(
+        instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
+      let run = try await adoptedFacts(instance, launch, engine)
+      if await register.started(instance.handle, at: run.startedAt) { await tellEnd(instance.handle, nil) }
+      return .running(run, paused: paused)
+    case .created, .configured, .initialized:
+      await register.add(instance, launch, .created)
+      return .created
+    case .restarting, .removing, .exited, .dead, .stopping, .stopped, .unknown:
+      await register.add(instance, launch, .ended)
+      return .ended(Self.report(details, outOfMemory: false))
+    }
+  }
+
+  /// A running app that is taken over is not killed for what is missing: it is said.
+  private func adoptedFacts(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure)
+    -> RunFacts
+  {
+    let proof = try await proof(instance, launch, engine)
+    return RunFacts(
+      pid: proof.details.state.pid, startedAt: proof.details.state.startedAt ?? Clock.wall(),
+      containerID: instance.handle, ports: ports(proof.details),
+      missing: proof.broken.map { "\($0.name): \($0.note ?? "not in force")" })
+  }
+}

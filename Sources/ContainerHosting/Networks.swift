@@ -1,0 +1,100 @@
+internal import EngineAPI
+internal import Model
+
+/// Networks of ours on the engine: made when the first app needs one, removed with the last. One change at a time.
+actor Networks {
+  private let settings: ContainerSettings
+  private let turnstile = Turnstile(width: 1)
+  /// Container names by network: who holds it.
+  private var holders: [String: Set<String>] = [:]
+
+  init(_ settings: ContainerSettings) { self.settings = settings }
+
+  /// The engine's names of the networks an app is to be in, first one first, with its place among the policy's attachments.
+  nonisolated func names(_ policy: Policy) -> [String] {
+    switch policy.network.mode {
+    case .none, .host: []
+    case .bridge: [settings.networkName(policy.id.name)]
+    case .named:
+      policy.network.attachments.map {
+        settings.externalNetworks.contains($0.network) ? $0.network : settings.networkName($0.network)
+      }
+    }
+  }
+
+  /// Makes what is missing and keeps it as long as `holder` is not released.
+  func acquire(_ policy: Policy, holder: String, _ engine: Engine) async throws(HostFailure) -> [String] {
+    let names = names(policy)
+    guard !names.isEmpty else { return [] }
+    try await turnstile.pass { () throws(HostFailure) in
+      for name in names {
+        try await ensure(name, engine)
+        hold(name, holder)
+      }
+    }
+    return names
+  }
+
+  private func hold(_ name: String, _ holder: String) { holders[name, default: []].insert(holder) }
+
+  /// A container that is there already and uses these.
+  func adopt(_ policy: Policy, holder: String) {
+    for name in names(policy) { hold(name, holder) }
+  }
+
+  private func ensure(_ name: String, _ engine: Engine) async throws(HostFailure) {
+    if let found = try await find(name, engine) {
+      guard settings.externalNetworks.contains(name) || found.labels[Label.instance] == settings.layout.id else {
+        throw HostFailure(
+          .refused, "the network \(name) is not ours: it has no label of this instance",
+          hint: "List it under `external_networks` in config.yaml, or use another name")
+      }
+      return
+    }
+    guard !settings.externalNetworks.contains(name) else {
+      throw HostFailure(
+        .missing, "the external network \(name) does not exist", hint: "Make it, or leave it out of the policy")
+    }
+    var spec = NetworkSpec(name: name)
+    spec.labels = [Label.instance: settings.layout.id, Label.network: name]
+    // Containers of one network reach each other; no other network of ours does.
+    _ = try await asked { () throws(EngineFailure) in try await engine.createNetwork(spec) }
+  }
+
+  private func find(_ name: String, _ engine: Engine) async throws(HostFailure) -> NetworkDetails? {
+    do throws(EngineFailure) { return try await engine.inspectNetwork(name) } catch {
+      if case .notFound = error { return nil }
+      throw HostFailure(error)
+    }
+  }
+
+  /// Lets go for `holder`; a network of ours that nobody holds is removed.
+  func release(_ policy: Policy, holder: String, _ engine: Engine) async {
+    let names = names(policy)
+    guard !names.isEmpty else { return }
+    _ = try? await turnstile.pass { () throws(HostFailure) in
+      for name in names { await drop(name, holder, engine) }
+    }
+  }
+
+  private func drop(_ name: String, _ holder: String, _ engine: Engine) async {
+    holders[name]?.remove(holder)
+    guard holders[name]?.isEmpty ?? true, !settings.externalNetworks.contains(name) else { return }
+    holders[name] = nil
+    // Best effort: one that someone else has put a container into stays.
+    try? await engine.removeNetwork(name)
+  }
+
+  /// Removes networks of this instance that nobody holds.
+  func sweep(_ engine: Engine) async {
+    let filter = Filters.label("\(Label.instance)=\(settings.layout.id)")
+    _ = try? await turnstile.pass { () throws(HostFailure) in
+      let found = try await asked { () throws(EngineFailure) in try await engine.listNetworks(filter) }
+      for network in found where network.labels[Label.instance] == settings.layout.id && !isHeld(network.name) {
+        try? await engine.removeNetwork(network.name)
+      }
+    }
+  }
+
+  private func isHeld(_ name: String) -> Bool { !(holders[name]?.isEmpty ?? true) }
+}

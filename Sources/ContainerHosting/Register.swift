@@ -1,0 +1,91 @@
+internal import Cgroups
+internal import Model
+
+/// Which containers this host knows, and how far each has come. What is decided here is decided without suspending.
+actor Register {
+  enum Stage: Equatable {
+    case created
+    /// Being started; an end that comes meanwhile is told once the start has been judged.
+    case starting(ended: Bool)
+    case running
+    case ended
+    /// Killed or never run because the start failed: its end is told by the start's error alone.
+    case rejected
+  }
+
+  struct Entry {
+    var instance: Instance
+    var launch: Launch
+    var stage: Stage
+    var paused = false
+    /// The kernel killed something in it for memory.
+    var outOfMemory = false
+    /// What the kernel says of that itself, for engines that do not tell.
+    var memory: OutOfMemoryWatch?
+    /// When it was seen to start.
+    var startedAt: WallTime?
+    /// We are taking it away ourselves.
+    var removing = false
+  }
+
+  private var entries: [String: Entry] = [:]
+
+  func add(
+    _ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false, memory: OutOfMemoryWatch? = nil
+  ) {
+    entries[instance.handle] = Entry(
+      instance: instance, launch: launch, stage: stage, paused: paused, memory: memory)
+  }
+
+  func entry(_ id: String) -> Entry? { entries[id] }
+
+  func drop(_ id: String) { entries[id] = nil }
+
+  /// Known containers that may run.
+  var living: [Entry] { entries.values.filter { $0.stage == .running } }
+
+  /// Whether another generation of the same app is here.
+  func hasOther(_ instance: Instance) -> Bool {
+    entries.values.contains { $0.instance.app == instance.app && $0.instance.handle != instance.handle && !$0.removing }
+  }
+
+  func beginStart(_ id: String) { entries[id]?.stage = .starting(ended: false) }
+
+  /// Ends the start well; true: the container has ended meanwhile, which is now to be told.
+  func started(_ id: String, at time: WallTime) -> Bool {
+    entries[id]?.startedAt = time
+    guard case .starting(let ended)? = entries[id]?.stage else { return false }
+    entries[id]?.stage = .running
+    return ended
+  }
+
+  func reject(_ id: String) { entries[id]?.stage = .rejected }
+
+  func beginRemove(_ id: String) { entries[id]?.removing = true }
+
+  /// It has ended: returns it if that is to be told now, and only once.
+  func claimEnd(_ id: String) -> Entry? {
+    guard let entry = entries[id] else { return nil }
+    switch entry.stage {
+    case .running:
+      entries[id]?.stage = .ended
+      return entry
+    case .starting:
+      entries[id]?.stage = .starting(ended: true)
+      return nil
+    case .created, .ended, .rejected: return nil
+    }
+  }
+
+  func noteOutOfMemory(_ id: String) -> Instance? {
+    entries[id]?.outOfMemory = true
+    return entries[id]?.instance
+  }
+
+  /// Notes a pause or its end; the instance if that was not known.
+  func notePaused(_ id: String, _ paused: Bool) -> Instance? {
+    guard let entry = entries[id], entry.paused != paused else { return nil }
+    entries[id]?.paused = paused
+    return entry.instance
+  }
+}

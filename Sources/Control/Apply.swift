@@ -1,0 +1,79 @@
+internal import Model
+internal import Policies
+internal import RPC
+internal import Supervision
+
+extension ControlService {
+  /// `app.up`: all files are checked, alone and together, before anything changes.
+  func up(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    let environment = try arguments.map("environment")
+    let profiles = Set(try arguments.texts("profiles") ?? [])
+    var problems: [JSONValue] = []
+    var warnings: [JSONValue] = []
+    var checked: [CheckedApp] = []
+    var readings: [Reading] = []
+    for file in try arguments.objects("files") {
+      let source = try Self.source(file, environment)
+      let reading = Policies.read(source, rules: facts.rules)
+      for problem in reading.problems {
+        let rendered = problem.rendered(file: source.path)
+        if problem.severity == .error { problems.append(Self.json(problem, rendered)) } else { warnings.append(.string(rendered)) }
+      }
+      if let policy = reading.policy, let canonical = reading.canonical {
+        guard policy.profiles.isEmpty || !profiles.isDisjoint(with: policy.profiles) else { continue }
+        readings.append(reading)
+        checked.append(CheckedApp(policy: policy, canonical: canonical.text, file: source.path))
+      }
+    }
+    problems += await together(readings).map { Self.json($0, $0.rendered(file: "policies")) }
+    guard problems.isEmpty else {
+      throw RPCFailure(
+        .invalidParameters, problems.count == 1 ? "a policy is not valid; nothing was changed" : "\(problems.count) problems in policies; nothing was changed",
+        data: .object(["problems": .array(problems), "hint": "`supervisor policy check` checks without a daemon"]))
+    }
+    return try await apply(checked, arguments, warnings)
+  }
+
+  private func apply(_ checked: [CheckedApp], _ arguments: Arguments, _ warnings: [JSONValue]) async throws(RPCFailure) -> JSONValue {
+    let origin = try arguments.text("origin") ?? ""
+    let recreate = try arguments.flag("recreate")
+    let changes: [AppID: AppliedChange]
+    do throws(OperationFailure) {
+      changes = try await supervisor.apply(
+        checked.filter { !$0.policy.template }, origin: origin, recreate: recreate)
+    } catch { throw RPCFailure(error) }
+    let orphans = await supervisor.orphans(of: origin, keeping: Set(checked.map(\.policy.id)))
+    if try arguments.flag("remove_orphans"), !orphans.isEmpty {
+      do throws(OperationFailure) { try await supervisor.want(.removed, orphans) } catch { throw RPCFailure(error) }
+    }
+    var applied = JSONObject()
+    for (id, change) in changes.sorted(by: { $0.key < $1.key }) { applied[id.name] = .string(change.rawValue) }
+    return .object(["apps": .object(applied), "orphans": .array(orphans.map { .string($0.name) }), "warnings": .array(warnings)])
+  }
+
+  private func together(_ readings: [Reading]) async -> [Problem] {
+    let ids = Set(readings.compactMap(\.policy?.id))
+    let others = await supervisor.reports(nil).filter { !ids.contains($0.id) }.map(\.policy)
+    return Policies.checkTogether(readings, alreadyApplied: others)
+  }
+
+  private static func source(_ file: JSONObject, _ environment: [String: String]) throws(RPCFailure) -> PolicySource {
+    guard let path = file["path"]?.stringValue, let folder = file["folder"]?.stringValue, folder.hasPrefix("/"),
+      let bytes = file["base64"]?.stringValue.flatMap({ Base64.decode($0) })
+    else { throw RPCFailure(.invalidParameters, "a file has path, folder (absolute) and base64") }
+    var source = PolicySource(
+      path: path, folder: folder, bytes: bytes, environment: environment, defaultStack: file["stack"]?.stringValue ?? "default")
+    for (name, text) in try Arguments.map(file["env_files"] ?? .object([:]), "env_files") {
+      guard let content = Base64.decode(text) else { throw RPCFailure(.invalidParameters, "env_files holds base64") }
+      source.envFiles[name] = content
+    }
+    return source
+  }
+
+  private static func json(_ problem: Problem, _ rendered: String) -> JSONValue {
+    .object([
+      "severity": .string(problem.severity.rawValue), "line": .integer(Int64(problem.line)), "column": .integer(Int64(problem.column)),
+      "key": .string(problem.path), "message": .string(problem.message), "hint": problem.hint.map { .string($0) }, "rendered": .string(rendered),
+    ])
+  }
+}

@@ -1,0 +1,105 @@
+internal import Linux
+internal import Model
+internal import RPC
+internal import Supervision
+
+extension ControlService {
+  // MARK: Logs
+
+  func logs(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    guard let names = try arguments.texts("apps"), !names.isEmpty else { throw RPCFailure(.invalidParameters, "apps must name at least one app") }
+    let ids = try await resolve(names)
+    let follow = try arguments.flag("follow")
+    let query = LogQuery(
+      follow: follow, tail: try arguments.integer("tail").map { Int(clamping: $0) },
+      since: try arguments.integer("since_ns").map { WallTime(nanoseconds: $0) },
+      until: try arguments.integer("until_ns").map { WallTime(nanoseconds: $0) })
+    do {
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for id in ids { group.addTask { try await self.copyLog(of: id, query, to: call) } }
+        try await group.waitForAll()
+      }
+    } catch let failure as RPCFailure {
+      throw failure
+    } catch is CancellationError {
+      throw RPCFailure(.closed, "cancelled")
+    } catch { throw RPCFailure(.fault, "the log cannot be read: \(error)") }
+    return .object([:])
+  }
+
+  /// One app's output; a follower goes on with the next instance after a restart.
+  private func copyLog(of id: AppID, _ first: LogQuery, to call: RPCCall) async throws {
+    var query = first
+    while true {
+      let generation = await supervisor.generation(id)
+      var last: WallTime?
+      for try await chunk in try await supervisor.logs(id, query) {
+        last = chunk.time
+        try await call.send(Self.json(chunk, id))
+      }
+      guard first.follow else { return }
+      // What comes next comes from another instance: wait until there is one, or there will be none.
+      guard try await nextInstance(of: id, after: generation) else { return }
+      query.tail = nil
+      query.since = last.map { WallTime(nanoseconds: $0.nanoseconds + 1) } ?? query.since
+    }
+  }
+
+  private func nextInstance(of id: AppID, after generation: UInt64) async throws -> Bool {
+    let events = await supervisor.observe()
+    func arrived() async -> Bool? {
+      let now = await supervisor.generation(id)
+      if now != 0, now != generation { return true }
+      return await supervisor.mayRunAgain(id) ? nil : false
+    }
+    if let answer = await arrived() { return answer }
+    for await event in events where event.app == id {
+      if let answer = await arrived() { return answer }
+    }
+    try Task.checkCancellation()
+    return false
+  }
+
+  /// Text where the bytes are UTF-8, base64 where not.
+  private static func json(_ chunk: LogChunk, _ id: AppID) -> JSONValue {
+    let text = String(validating: chunk.bytes, as: UTF8.self)
+    return .object([
+      "app": .string(id.name), "time": .integer(chunk.time.nanoseconds), "stream": .string(chunk.stream == .output ? "stdout" : "stderr"),
+      "text": text.map { .string($0) }, "base64": text == nil ? .string(Base64.encode(chunk.bytes)) : nil,
+    ])
+  }
+
+  // MARK: Events
+
+  func events(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    var filter: Set<AppID>?
+    if let names = try arguments.texts("apps"), !names.isEmpty { filter = Set(try await resolve(names)) }
+    let follow = try arguments.flag("follow")
+    let live = await supervisor.observe()
+    let newest = await supervisor.lastCursor
+    var cursor = try arguments.integer("after") ?? (follow ? newest : 0)
+    let limit = Int(clamping: try arguments.integer("limit") ?? 1_000_000)
+    var sent = 0
+    do {
+      while sent < limit {
+        let page = try await supervisor.history(after: cursor, limit: 500)
+        guard !page.isEmpty else { break }
+        for event in page {
+          cursor = event.cursor
+          guard filter == nil || event.app.map({ filter?.contains($0) ?? true }) ?? false, sent < limit else { continue }
+          try await call.send(event.json)
+          sent += 1
+        }
+      }
+      if follow {
+        for await event in live where event.cursor > cursor {
+          guard filter == nil || event.app.map({ filter?.contains($0) ?? true }) ?? false else { continue }
+          try await call.send(event.json)
+        }
+      }
+    } catch is CancellationError {
+      throw RPCFailure(.closed, "cancelled")
+    } catch { throw RPCFailure(.fault, "\(error)") }
+    return .object(["cursor": .integer(cursor)])
+  }
+}

@@ -1,0 +1,119 @@
+internal import Model
+
+/// Keys whose feature is not built: known, checked for their shape, and refused with the reason.
+let laterFields: [Field] = [
+  Field(
+    later: "template", "Never started by up; run and schedule make instances of it", .boolean, "templates",
+    harmless: ["false"]),
+  Field(
+    later: "instances", "How many instances a template may have", .object([.init("max", .whole(1...1000), "At most")]),
+    "templates"),
+  Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
+  Field(later: "healthcheck", "How it is known that the app works", healthcheck, "health checks"),
+  Field(
+    later: "ready", "When the app counts as ready",
+    .either(
+      [
+        .word(["started", "healthy", "notify"]),
+        .object([.init("log_line", .text(), "Text of its output", required: true)]),
+      ], said: "started, healthy, notify or {log_line}"),
+    "readiness beyond started", harmless: ["started"]),
+  Field(
+    later: "pre_start", "Commands that must succeed first",
+    .list(.object([.init("command", .command, "What to run", required: true), .init("user", .text(), "As whom")])),
+    "commands before the start"),
+  Field(
+    later: "schedule", "When runs are started",
+    .object([
+      .init("cron", .text(most: 128), "Minute, hour, day, month, weekday", required: true),
+      .init("timezone", .text(most: 64), "Default: UTC"),
+      .init("concurrency", .word(["forbid", "allow", "replace"]), "When the last run still goes on"),
+    ]), "schedules"),
+  Field(
+    later: "update_config", "How a new version takes over",
+    .object([
+      .init("order", .word(["start-first", "stop-first"]), "Which comes first"),
+      .init("failure_action", .word(["rollback", "pause", "continue"]), "When the new one does not get ready"),
+    ]), "updates without a gap"),
+  Field(
+    later: "egress", "What the app may connect to",
+    .object([
+      .init("allow", .list(.text(most: 320)), "HOST:PORT and CIDR:PORT"),
+      .init("max_connections", .whole(0...1_000_000), "At once"),
+    ]),
+    "filtering connections"),
+  Field(
+    later: "bandwidth", "Bits a second",
+    .object([.init("egress", .text(most: 32), "Out"), .init("ingress", .text(most: 32), "In")]), "bandwidth limits"),
+  Field(later: "devices", "Devices that config.yaml lists for this app", .list(.text()), "devices"),
+  Field(
+    later: "disk", "How much the app's data may take",
+    .object([
+      .init("data", .size, "Of /data"), .init("cache", .size, "Of /cache"),
+      .init("inodes", .text(most: 32), "Files, as 200k"),
+    ]), "disk limits"),
+  Field(
+    later: "secrets", "Secrets as files", .list(.either([.objectName, secret], said: "a name, or {source, target}")),
+    "secrets"),
+  Field(
+    later: "configs", "Configuration as files",
+    .list(.either([.objectName, secret], said: "a name, or {source, target}")), "configs"),
+  Field(later: "permissions", "Calls the app may make", .list(.text()), "apps' calls"),
+  Field(later: "provides", "What other apps may use", .list(.text()), "routes between apps"),
+  Field(later: "uses", "What the app uses of others", .list(.text()), "routes between apps"),
+  Field(
+    later: "pipes", "Pipes between apps",
+    .map(
+      .object([
+        .init("from", .appID, "Who writes", required: true), .init("to", .appID, "Who reads", required: true),
+        .init("capacity", .size, "Bytes it holds"),
+        .init("on_restart", .word(["keep", "eof"]), "What the other end sees"),
+      ])), "pipes between apps"),
+  Field(
+    later: "queues", "Queues between apps",
+    .map(
+      .object([
+        .init("kind", .word(["fifo", "priority"]), "Order"), .init("durable", .boolean, "Outlives a restart"),
+        .init("capacity", .whole(1...10_000_000), "Messages"),
+        .init("on_full", .word(["block", "reject", "drop-oldest"]), "When it is full"),
+      ])), "queues between apps"),
+  Field(
+    later: "shm", "Memory shared between apps",
+    .map(
+      .object([
+        .init("size", .size, "Bytes", required: true), .init("with", .map(.word(["ro", "rw"])), "Who else sees it"),
+      ])), "shared memory between apps"),
+  Field(later: "stdio", "What the app's descriptors are", .map(.text(most: 128)), "declared descriptors"),
+  Field(
+    later: "desktop", "How a desktop shows the app",
+    .object([
+      .init("title", .text(most: 128), "In the title bar"), .init("icon", .text(most: 128), "Its name"),
+      .init(
+        "window",
+        .object([
+          .init("kind", .word(["web", "terminal", "logs", "blueprint"]), "What it shows"),
+          .init("port", .whole(1...65535), "Of a web window"),
+        ]), "Its window"),
+    ]), "the desktop"),
+]
+
+private let healthcheck = Form.object([
+  .init("test", .command, "A command that succeeds"),
+  .init(
+    "http", .object([.init("port", .whole(1...65535), "Port", required: true), .init("path", .text(), "Path")]),
+    "A request that succeeds"),
+  .init("tcp", .object([.init("port", .whole(1...65535), "Port", required: true)]), "A port that accepts"),
+  .init("interval", .duration, "Between checks"), .init("timeout", .duration, "Of one check"),
+  .init("retries", .whole(1...1000), "Failures in a row"),
+  .init("start_period", .duration, "Failures do not count"),
+  .init("start_interval", .duration, "Between checks at the start"),
+  .init("on_failure", .word(["none", "restart", "stop", "notify"]), "What follows"),
+  .init("disable", .boolean, "Switches the image's off"),
+])
+
+private let secret = Form.object([
+  .init("source", .objectName, "Its name", required: true), .init("target", .text(), "File name, or a path"),
+  .init("uid", .text(most: 16), "Owner"), .init("gid", .text(most: 16), "Group"), .init("mode", .mode, "Always octal"),
+  .init("file", .path, "Where the value is"), .init("environment", .text(), "Variable that holds it"),
+  .init("content", .text(), "The value"),
+])

@@ -1,0 +1,56 @@
+package import Model
+
+/// What has to happen for one app to be as its file says.
+package struct Change: Sendable, Equatable {
+  /// In the order of how much they disturb.
+  package enum Kind: String, Sendable, CaseIterable {
+    case none
+    case inPlace = "in-place"
+    case restart, recreate, create, remove
+  }
+
+  /// One field that differs, both sides in canonical form; nil: not set.
+  package struct Difference: Sendable, Equatable {
+    package var key: String
+    package var old: JSONValue?
+    package var new: JSONValue?
+    /// What this field alone would need.
+    package var kind: Kind
+  }
+
+  package var kind: Kind
+  package var fields: [Difference]
+}
+
+/// Compares what is applied with what a file says; effective values, so that a changed preset counts as well.
+///
+/// Nil stands for an app that is not there.
+package func plan(old: Policy?, new: Policy?) -> Change {
+  switch (old, new) {
+  case (nil, nil): return Change(kind: .none, fields: [])
+  case (nil, _?): return Change(kind: .create, fields: [])
+  case (_?, nil): return Change(kind: .remove, fields: [])
+  case (let old?, let new?):
+    var fields: [Change.Difference] = []
+    for field in fieldTable where field.status == .supported {
+      let before = field.show(old)
+      let after = field.show(new)
+      if before != after {
+        fields.append(.init(key: field.key, old: before, new: after, kind: field.change.kind(old, new)))
+      }
+    }
+    let order = Change.Kind.allCases
+    let kind = fields.map(\.kind).max { (order.firstIndex(of: $0) ?? 0) < (order.firstIndex(of: $1) ?? 0) } ?? .none
+    return Change(kind: kind, fields: fields)
+  }
+}
+
+extension Field.Reaction {
+  fileprivate func kind(_ old: Policy, _ new: Policy) -> Change.Kind {
+    switch self {
+    case .inPlace: .inPlace
+    case .renew: old.runtime == .native && new.runtime == .native ? .restart : .recreate
+    case .recreate: .recreate
+    }
+  }
+}

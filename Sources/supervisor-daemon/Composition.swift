@@ -1,0 +1,218 @@
+internal import Cgroups
+internal import ContainerHosting
+internal import Control
+internal import EngineAPI
+internal import Glibc
+internal import Linux
+internal import Logging
+internal import Model
+internal import Policies
+internal import ProcessHosting
+internal import RPC
+internal import Scheduling
+internal import Storage
+internal import Supervision
+
+/// The daemon's parts, made in order: each has what it needs before it exists.
+struct Composition {
+  let layout: InstanceLayout
+  let snapshot: StorageSnapshot
+  let supervisor: Supervisor
+  let server: RPCServer
+  let rules: HostRules
+  let log: Logger
+  private let end: AsyncStream<Void>
+  private let requestEnd: AsyncStream<Void>.Continuation
+  private let loop: EventLoop
+
+  static let environment: [String: String] = {
+    var variables: [String: String] = [:]
+    var entry = environ
+    while let text = entry.pointee {
+      let pair = String(cString: text).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      if pair.count == 2 { variables[String(pair[0])] = String(pair[1]) }
+      entry = entry.advanced(by: 1)
+    }
+    return variables
+  }()
+
+  static func make(_ folders: InstancePlace.Folders, _ flags: Flags, _ log: Logger) async -> Composition {
+    let configuration = readConfiguration(folders)
+    do {
+      let store = try Store(path: "\(folders.state)/state.db")
+      var snapshot = try await store.load()
+      let id = try await identity(store, &snapshot)
+      let layout = InstanceLayout(
+        config: folders.config, state: folders.state, run: folders.run, log: folders.log, name: name(configuration, flags, id), id: id,
+        cgroupBase: configuration.cgroupParent)
+      let loop = try EventLoop(name: "control")
+      let rules = configuration.rules
+      let choice = flags.engine ?? configuration.engine.text
+      let engineLoop = try EventLoop(name: "engine")
+      let found = await EngineChoice.find(
+        choice, environment, runtimeFolder: getuid() == 0 ? nil : environment["XDG_RUNTIME_DIR"], on: engineLoop)
+      log.notice(
+        "engine.chosen", metadata: ["choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)"])
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
+      let supervisor = Supervisor(
+        .init(
+          layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base, uidBlock: configuration.uidRange.size,
+          admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory), noEngine: found.reason, log: log))
+      let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
+      let parts = EngineParts(
+        access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason, layout: layout,
+        data: AppData(layout: layout) { await supervisor.volumesInUse }, end: { requestEnd.yield() })
+      let facts = DaemonFacts(
+        version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout, rules: rules, operators: [0, getuid()])
+      let folder = try Folder(opening: folders.run)
+      let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
+      let server = RPCServer(loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
+      return Composition(
+        layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end, requestEnd: requestEnd,
+        loop: loop)
+    } catch let failure as StorageFailure {
+      fail(78, "\(failure)", "the folder is \(folders.state)")
+    } catch {
+      fail(1, "the daemon cannot start: \(error)", "`supervisor doctor` checks this host")
+    }
+  }
+
+  private static func rootText(_ place: InstancePlace, _ folders: InstancePlace.Folders) -> String {
+    if case .root(let root) = place { root } else { folders.state }
+  }
+
+  /// config.yaml, or its defaults; a wrong one ends the daemon with 78 and every problem.
+  private static func readConfiguration(_ folders: InstancePlace.Folders) -> Configuration {
+    let path = "\(folders.config)/config.yaml"
+    let bytes: [UInt8]
+    do throws(SystemFault) { bytes = try File.read(path, limit: 1 << 20 + 1) } catch where error.code == ENOENT {
+      return Configuration()
+    } catch { fail(78, "the configuration cannot be read: \(error)", "check the file's permissions") }
+    let reading = Policies.readConfiguration(bytes)
+    guard let configuration = reading.configuration else {
+      fail(78, "the configuration is not valid\n" + reading.problems.map { $0.rendered(file: path) }.joined(), "`supervisor policy check \(path)` checks it")
+    }
+    return configuration
+  }
+
+  /// The instance's own random id, made once.
+  private static func identity(_ store: Store, _ snapshot: inout StorageSnapshot) async throws -> String {
+    if let id = snapshot.values["instance_id"] { return id }
+    let id = Nonce.make()
+    try await store.setValue("instance_id", id)
+    snapshot.values["instance_id"] = id
+    return id
+  }
+
+  /// An instance under a root of its own is named by its id, so that several can run side by side.
+  private static func name(_ configuration: Configuration, _ flags: Flags, _ id: String) -> String {
+    if configuration.instance != Configuration().instance { return configuration.instance }
+    if case .system = flags.place { return "default" }
+    return String(id.prefix(8))
+  }
+
+  private static func makeHosts(
+    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop
+  ) throws -> [Runtime: any AppHost] {
+    let hierarchy = try CgroupHierarchy.detect()
+    var hosts: [Runtime: any AppHost] = [:]
+    hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
+    guard let endpoint else { return hosts }
+    var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
+    settings.uidRangeBase = configuration.uidRange.base
+    settings.externalVolumes = configuration.externalVolumes
+    settings.externalNetworks = configuration.externalNetworks
+    settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })
+    hosts[.container] = try ContainerHost(settings, on: loop)
+    return hosts
+  }
+
+  // MARK: Running
+
+  /// Serves until asked to end. Apps are not touched by the end.
+  func run(interrupts: Int32) async {
+    watch(interrupts)
+    await withTaskGroup(of: Void.self) { group in
+      group.addTask { await supervisor.followHosts() }
+      await supervisor.recover(snapshot, bootID: BootID.read(), read: readStored, readInstance: readInstance)
+      do throws(SystemFault) { try await server.start() } catch { fail(1, "the control socket cannot be served: \(error)", "check \(layout.run)") }
+      Notify.send("READY=1\nMAINPID=\(getpid())")
+      log.notice("daemon.ready", metadata: ["pid": "\(getpid())", "instance": "\(layout.name)", "socket": "\(layout.controlSocket)"])
+      for await _ in end { break }
+      Notify.send("STOPPING=1")
+      await server.close()
+      group.cancelAll()
+    }
+  }
+
+  /// SIGTERM and SIGINT end the daemon.
+  private func watch(_ interrupts: Int32) {
+    guard interrupts >= 0 else { fail(1, "signals cannot be read: \(SystemFault.text(of: -interrupts))", "`supervisor doctor` checks this host") }
+    loop.submit { [loop, requestEnd] in
+      // The descriptor lives as long as the process.
+      do throws(SystemFault) { try loop.watch(interrupts, .read) { _ in requestEnd.yield() } } catch { requestEnd.yield() }
+      loop.setInterest(interrupts, .read)
+    }
+  }
+
+  private func readStored(_ app: StoredApp) -> Result<Policy, HostFailure> { readBack(app.canonical) }
+
+  private func readInstance(_ instance: StoredInstance, _ app: StoredApp) -> Result<Policy, HostFailure> { readBack(instance.canonical) }
+
+  private func readBack(_ canonical: String) -> Result<Policy, HostFailure> {
+    guard let document = try? JSONValue(parsing: Array(canonical.utf8)) else {  // best effort: reported just below
+      return .failure(HostFailure(.failed, "its applied copy cannot be read", hint: "load its policy file again with `supervisor up`"))
+    }
+    let reading = Policies.readApplied(document, rules: rules)
+    guard let policy = reading.policy else {
+      let why = reading.problems.map(\.message).joined(separator: "; ")
+      return .failure(HostFailure(.refused, "its applied copy is not valid any more: \(why)", hint: "change its policy file and `supervisor up` it again"))
+    }
+    return .success(policy)
+  }
+}
+
+/// Tells one boot of this host from another.
+enum BootID {
+  static func read() -> String {
+    let text = (try? File.text("/proc/sys/kernel/random/boot_id")) ?? ""  // best effort: without it no reboot is noticed
+    return String(text.prefix { $0 != "\n" })
+  }
+}
+
+/// Memory of this host, in all.
+enum HostMemory {
+  static func capacity() -> Bytes {
+    let text = (try? File.text("/proc/meminfo")) ?? ""  // best effort: nothing is admitted without it, which says so
+    let line = text.split(separator: "\n").first { $0.hasPrefix("MemTotal:") } ?? ""
+    let kilobytes = line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
+    return Bytes(kilobytes << 10)
+  }
+}
+
+/// Programs installed with this one.
+enum Programs {
+  /// `name` beside this program, or in `../libexec/appsupervisor`; the first place if it is in neither, so that the error names it.
+  static func find(_ name: String) -> String {
+    let own = realpath("/proc/self/exe", nil).map { path in
+      defer { free(path) }
+      return String(cString: path)
+    }
+    let folder = (own ?? "/usr/bin/x").split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
+    let places = ["\(folder)/\(name)", "\(folder)/../libexec/appsupervisor/\(name)"]
+    return places.first { access($0, X_OK) == 0 } ?? places[0]
+  }
+}
+
+extension Configuration.Engine {
+  /// As `--engine` writes it.
+  var text: String {
+    switch self {
+    case .auto: "auto"
+    case .docker: "docker"
+    case .podman: "podman"
+    case .none: "none"
+    case .socket(let path): path
+    }
+  }
+}

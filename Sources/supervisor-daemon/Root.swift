@@ -1,0 +1,44 @@
+internal import Glibc
+internal import Linux
+internal import Model
+
+/// The instance's folders, made and held by this daemon alone.
+struct Root: ~Copyable {
+  let folders: InstancePlace.Folders
+  /// Locked (flock) as long as this daemon lives: a lock needs no clean-up after `kill -9`.
+  private let lock: Descriptor
+
+  /// Makes what is missing and takes the lock; ends the process with 78 where another daemon holds it.
+  init(_ place: InstancePlace, _ environment: [String: String]) {
+    guard let folders = place.folders(environment, uid: getuid()) else {
+      fail(78, "HOME is not set, so your own instance has no place", "set HOME, or use --root DIR")
+    }
+    self.folders = folders
+    do throws(SystemFault) {
+      for path in [folders.config, folders.state, folders.log] { _ = try Folder(making: path, mode: 0o750) }
+      let run = try Folder(making: folders.run, mode: 0o750)
+      try Self.checkOwner(folders.state)
+      lock = try run.open("daemon.lock", O_RDWR | O_CREAT, mode: 0o600)
+      let held = lock.withRaw { flock($0, LOCK_EX | LOCK_NB) } != 0
+      if held {
+        let pid = (try? File.text("\(folders.run)/daemon.lock")) ?? ""  // best effort: it only adds to a message
+        fail(
+          78, "another daemon (pid \(pid.isEmpty ? "unknown" : pid)) holds this instance (\(folders.run))",
+          "use that one: `supervisor ps`; or end it first: `supervisor daemon --stop`")
+      }
+      try lock.withRaw { (raw) throws(SystemFault) in
+        try check("ftruncate", "daemon.lock") { ftruncate(raw, 0) }
+        try writeAll(raw, Array("\(getpid())".utf8)[...], "daemon.lock")
+      }
+    } catch { fail(1, "the instance's folders cannot be used: \(error)", "check their owner and permissions, or use --root DIR") }
+  }
+
+  /// State that others may write is no state of ours.
+  private static func checkOwner(_ path: String) throws(SystemFault) {
+    var facts = stat()
+    try check("stat", path) { stat(path, &facts) }
+    guard facts.st_uid == getuid(), facts.st_mode & 0o022 == 0 else {
+      fail(78, "\(path) belongs to another user or can be written by others", "it must be owned by uid \(getuid()) and have mode 0750")
+    }
+  }
+}

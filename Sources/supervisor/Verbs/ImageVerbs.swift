@@ -1,0 +1,162 @@
+import ArgumentParser
+internal import Client
+internal import Glibc
+internal import Linux
+internal import Model
+internal import RPC
+
+struct Images: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "List the engine's images.")
+  @OptionGroup var common: Common
+
+  func run() throws {
+    let images = try Session(common).connect().ask("image.list")["images"]?.arrayValue ?? []
+    if common.format == .json {
+      for image in images { Output.line(image.text) }
+      return
+    }
+    var table = Table(["IMAGE", "ID", "CREATED", "SIZE"])
+    for image in images {
+      let age = image["created"]?.integerValue.map { Clock.wall().since(WallTime(nanoseconds: $0 * 1_000_000_000)).readable + " ago" } ?? "-"
+      let id = (image["id"]?.stringValue ?? "").split(separator: ":").last.map { String($0.prefix(12)) } ?? ""
+      let tags = (image["tags"]?.arrayValue ?? []).compactMap(\.stringValue)
+      for tag in tags.isEmpty ? ["<none>"] : tags {
+        table.add([.init(tag), .init(id), .init(age), .init(Bytes(UInt64(max(0, image["size"]?.integerValue ?? 0))).readable)])
+      }
+    }
+    table.print()
+  }
+}
+
+/// What pulls, loads and builds share: steps with progress, then one line.
+protocol ImageWork: ParsableCommand {
+  var common: Common { get }
+}
+
+extension ImageWork {
+  func work(_ method: String, _ arguments: JSONValue, _ title: String) throws {
+    let client = try Session(common).connect()
+    let interrupt = try Interrupt()
+    let view = LayerView(json: common.format == .json)
+    do {
+      let answer = try client.ask(method, arguments, interrupt: interrupt.raw) { view.take($0) }
+      view.end()
+      if common.format == .json { Output.line(answer.text) } else { Output.line("\(title) \(answer["id"]?.stringValue ?? "done")") }
+    } catch is Interrupt.Caught {
+      view.end()
+      throw Failure(130, "interrupted", hint: "nothing is left half-made; run it again to go on")
+    }
+  }
+}
+
+/// Layers or build steps as they come.
+final class LayerView {
+  private let json: Bool
+  private let live: Bool
+  private var layers: [(item: String, text: String)] = []
+  private var drawn = 0
+
+  init(json: Bool) {
+    self.json = json
+    live = !json && Output.errorIsTerminal && Output.errorStyle
+  }
+
+  func take(_ step: JSONValue) {
+    if json {
+      Output.line(step.text)
+      return
+    }
+    let item = step["item"]?.stringValue ?? ""
+    let status = step["status"]?.stringValue ?? ""
+    var text = status
+    if let done = step["done"]?.integerValue, let total = step["total"]?.integerValue, total > 0 {
+      text += " " + ProgressView.bar([item: (UInt64(done), UInt64(total))])
+    } else if !live {
+      Output.error(Output.escaped(item.isEmpty ? status : "\(item): \(status)"))
+    }
+    guard live else { return }
+    if item.isEmpty {
+      if drawn > 0 { Output.rawError("\u{1B}[\(drawn)A\u{1B}[J") }
+      Output.error(Output.escaped(status))
+      drawn = 0
+    } else if let place = layers.firstIndex(where: { $0.item == item }) {
+      layers[place].text = text
+    } else {
+      layers.append((item, text))
+    }
+    draw()
+  }
+
+  func end() { drawn = 0 }
+
+  private func draw() {
+    var text = drawn > 0 ? "\u{1B}[\(drawn)A" : ""
+    let width = max(20, Output.columns(2))
+    for layer in layers { text += "\u{1B}[2K" + Output.escaped("\(layer.item)  \(layer.text)").prefix(width - 1) + "\n" }
+    drawn = layers.count
+    Output.rawError(text)
+  }
+}
+
+struct Pull: ImageWork {
+  static let configuration = CommandConfiguration(abstract: "Pull an image through the engine.")
+  @OptionGroup var common: Common
+  @Argument(help: "The image, NAME[:TAG].") var image: String
+  func run() throws { try work("image.pull", .object(["reference": .string(image)]), "pulled") }
+}
+
+struct Load: ImageWork {
+  static let configuration = CommandConfiguration(abstract: "Load an image archive (as `docker save` makes them) into the engine.")
+  @OptionGroup var common: Common
+  @Argument(help: "The archive.", completion: .file()) var file: String
+
+  func run() throws {
+    let session = try Session(common)
+    try work("image.load", .object(["path": .string(Environment.absolute(file, in: session.currentFolder))]), "loaded")
+  }
+}
+
+struct Build_: ImageWork {
+  static let configuration = CommandConfiguration(commandName: "build", abstract: "Build an image through the engine.")
+  @OptionGroup var common: Common
+  @Option(name: [.customShort("t"), .long], help: "The image's name.") var tag: String
+  @Option(name: [.customShort("f"), .customLong("file")], help: "The Dockerfile, relative to the folder.") var dockerfile = "Dockerfile"
+  @Option(help: ArgumentHelp("A build argument.", valueName: "key=value")) var buildArg: [String] = []
+  @Argument(help: "The folder that is sent.", completion: .directory) var folder: String
+
+  func run() throws {
+    let session = try Session(common)
+    var values = JSONObject()
+    for argument in buildArg {
+      let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
+      guard parts.count == 2 else { throw ValidationError("--build-arg takes KEY=VALUE") }
+      values[parts[0]] = .string(parts[1])
+    }
+    try work(
+      "image.build",
+      .object([
+        "context": .string(Environment.absolute(folder, in: session.currentFolder)), "dockerfile": .string(dockerfile), "tag": .string(tag),
+        "arguments": .object(values),
+      ]), "built \(tag)")
+  }
+}
+
+struct Prune: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Remove images that nothing uses.")
+  @OptionGroup var common: Common
+  @Flag(name: [.customShort("y"), .long], help: "Do not ask.") var yes = false
+
+  func run() throws {
+    if !yes {
+      guard isatty(0) == 1 else { throw Failure(2, "this removes every image without a name that no container uses", hint: "add -y to do it without being asked") }
+      Output.rawError("Remove every image without a name that no container uses? [y/N] ")
+      guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else { throw Failure(1, "nothing was done") }
+    }
+    let answer = try Session(common).connect().ask("image.prune")
+    if common.format == .json {
+      Output.line(answer.text)
+    } else {
+      Output.line("\((answer["removed"]?.arrayValue ?? []).count) removed")
+    }
+  }
+}

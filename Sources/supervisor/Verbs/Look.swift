@@ -1,0 +1,196 @@
+import ArgumentParser
+internal import Client
+internal import Glibc
+internal import Linux
+internal import Model
+
+/// How a state is coloured.
+func style(ofState state: String) -> Style? {
+  switch StateWord(rawValue: state) {
+  case .running, .completed: .good
+  case .pending, .pulling, .starting, .stopping, .restarting, .backoff, .paused, .created: .warning
+  case .failed, .dead: .error
+  case .exited, nil: nil
+  }
+}
+
+/// `supervisor ps`
+struct List: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "ps", abstract: "List apps.")
+  @OptionGroup var common: Common
+  @Flag(name: [.customShort("a"), .long], help: "Also those that do not run.")
+  var all = false
+  @Flag(name: [.customShort("q"), .long], help: "Names only.")
+  var quiet = false
+  @Option(help: ArgumentHelp("Only apps whose KEY (state, runtime, stack, name, health) is VALUE.", valueName: "key=value"))
+  var filter: [String] = []
+  @Argument(help: "Apps, or @STACK.")
+  var apps: [String] = []
+
+  func run() throws {
+    let filters = try filter.map { text in
+      let parts = text.split(separator: "=", maxSplits: 1)
+      guard parts.count == 2, ["state", "runtime", "stack", "name", "health"].contains(parts[0]) else {
+        throw ValidationError("--filter takes KEY=VALUE with KEY one of state, runtime, stack, name, health")
+      }
+      return (String(parts[0]), String(parts[1]))
+    }
+    let answer = try Session(common).connect().ask("app.list", .object(["apps": .array(apps.map { .string($0) })]))
+    let rows = (answer["apps"]?.arrayValue ?? []).filter { row in
+      (all || !filters.isEmpty || !apps.isEmpty || !["exited", "completed", "created"].contains(row["state"]?.stringValue ?? ""))
+        && filters.allSatisfy { row[$0.0]?.stringValue == $0.1 }
+    }
+    if common.format == .json {
+      for row in rows { Output.line(row.text) }
+    } else if quiet {
+      for row in rows { Output.line(row["name"]?.stringValue ?? "") }
+    } else {
+      Self.table(rows)
+    }
+  }
+
+  static func table(_ rows: [JSONValue]) {
+    var table = Table(["NAME", "RUNTIME", "IMAGE/ENTRY", "STATUS", "HEALTH", "RESTARTS", "CPU", "MEM/LIMIT", "PORTS"])
+    for row in rows {
+      let entry = row["image"]?.stringValue ?? (row["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")
+      let memory = row["memory"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "-"
+      let limit = row["memory_limit"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "none"
+      let mark = (row["missing"]?.arrayValue ?? []).isEmpty ? "" : " (degraded)"
+      let status = row["status"]?.stringValue ?? ""
+      table.add([
+        Table.Cell(row["name"]?.stringValue ?? ""), Table.Cell(row["runtime"]?.stringValue ?? ""), Table.Cell(shortened(entry, 32)),
+        Table.Cell(status.contains("degraded") ? status : status + mark, style(ofState: row["state"]?.stringValue ?? "")),
+        Table.Cell(row["health"]?.stringValue ?? "-"), Table.Cell("\(row["restarts"]?.integerValue ?? 0)"),
+        Table.Cell(row["cpu_percent"]?.numberValue.map { Bytes.fixed($0, 1) + "%" } ?? "-"), Table.Cell("\(memory)/\(limit)"),
+        Table.Cell((row["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")),
+      ])
+    }
+    table.print()
+  }
+
+  private static func shortened(_ text: String, _ width: Int) -> String { text.count <= width ? text : text.prefix(width - 1) + "…" }
+}
+
+/// `supervisor status APP`
+struct Status: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Show one app: state, and each limit and layer as asked and in force.")
+  @OptionGroup var common: Common
+  @Argument(help: "The app.")
+  var app: String
+
+  func run() throws {
+    let answer = try Session(common).connect().ask("app.status", .object(["app": .string(app)]))
+    if common.format == .json { Output.line(answer.text) } else { Self.show(answer) }
+    if answer["pid"]?.isNull ?? true { throw ExitCode(3) }
+  }
+
+  static func show(_ app: JSONValue) {
+    func text(_ key: String) -> String { app[key].map { $0.stringValue ?? ($0.isNull ? "-" : $0.text) } ?? "-" }
+    let state = text("state")
+    let rows: [(String, String)] = [
+      ("Status", (style(ofState: state) ?? .bold).on(Output.escaped(text("status")))), ("Runtime", text("runtime")),
+      ("Image", text("image")), ("Entry", (app["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")),
+      ("Stack", text("stack")), ("Policy", text("file")), ("Pid", text("pid")), ("Container", text("container_id")),
+      ("Restarts", "\(text("restarts")) (restart: \(text("restart")))"), ("Sandbox", text("sandbox")),
+      ("Ports", (app["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")), ("Reason", text("reason")),
+      ("Last exit", app["exit"]?["reason"]?.stringValue ?? "-"),
+    ]
+    Output.line(Style.bold.on(text("name")))
+    for (name, value) in rows where value != "-" && !value.isEmpty {
+      Output.line("  \(name)\(String(repeating: " ", count: 11 - name.count))\(name == "Status" ? value : Output.escaped(value))")
+    }
+    let layers = app["layers"]?.arrayValue ?? []
+    guard !layers.isEmpty else { return }
+    Output.line("")
+    var table = Table(["LIMIT OR LAYER", "ASKED", "IN FORCE", "STATE"])
+    for layer in layers {
+      let status = layer["status"]?.stringValue ?? ""
+      let style: Style? = status == "enforced" ? .good : status == "missing" ? .error : .dim
+      let note = layer["note"]?.stringValue.map { " (\($0))" } ?? ""
+      table.add([
+        Table.Cell(layer["name"]?.stringValue ?? ""), Table.Cell(layer["asked"]?.stringValue ?? "-"),
+        Table.Cell(layer["effective"]?.stringValue ?? "-"), Table.Cell(status + note, style),
+      ])
+    }
+    table.print()
+  }
+}
+
+/// `supervisor events`
+struct Events: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Print what happened, and with -f what happens.")
+  @OptionGroup var common: Common
+  @Flag(name: [.customShort("f"), .long], help: "Go on as things happen.")
+  var follow = false
+  @Option(help: ArgumentHelp("Only what came after this cursor.", valueName: "cursor"))
+  var after: Int64?
+  @Argument(help: "Apps, or @STACK.")
+  var apps: [String] = []
+
+  func run() throws {
+    var arguments = JSONObject()
+    arguments["follow"] = .bool(follow)
+    arguments["after"] = after.map { .integer($0) }
+    arguments["apps"] = .array(apps.map { .string($0) })
+    let interrupt = try Interrupt()
+    do {
+      _ = try Session(common).connect().ask("event.subscribe", .object(arguments), interrupt: interrupt.raw) { event in
+        if common.format == .json { Output.line(event.text) } else { Output.line(Self.line(event)) }
+      }
+    } catch is Interrupt.Caught {}
+  }
+
+  static func line(_ event: JSONValue) -> String {
+    let time = event["time"]?.integerValue.map { LocalTime.text(WallTime(nanoseconds: $0)) } ?? ""
+    let fields = (event.objectValue ?? JSONObject()).filter { !["cursor", "time", "app", "event"].contains($0.key) }
+      .map { "\($0.key)=\($0.value.stringValue ?? $0.value.text)" }.joined(separator: " ")
+    let name = event["event"]?.stringValue ?? ""
+    let app = event["app"]?.stringValue ?? "-"
+    return "\(Style.dim.on(time)) \(Style.accent.on(Output.escaped(app))) \(name) \(Output.escaped(fields))"
+  }
+}
+
+/// `supervisor logs`
+struct Logs: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Print what apps wrote.")
+  @OptionGroup var common: Common
+  @Flag(name: [.customShort("f"), .long], help: "Go on as more is written, over restarts too.")
+  var follow = false
+  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Only the last so many lines of each.", valueName: "lines"))
+  var tail: Int?
+  @Option(help: ArgumentHelp("Only since a time: 10m ago, or 2026-01-31T12:00:00Z.", valueName: "time"))
+  var since: String?
+  @Option(help: ArgumentHelp("Only until a time.", valueName: "time"))
+  var until: String?
+  @Flag(name: [.customShort("t"), .long], help: "With the time of each line.")
+  var timestamps = false
+  @Argument(help: "Apps, or @STACK; all without any.")
+  var apps: [String] = []
+
+  func run() throws {
+    let client = try Session(common).connect()
+    var names = apps
+    if names.isEmpty {
+      names = (try client.ask("app.list")["apps"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }
+      guard !names.isEmpty else { return }
+    }
+    var arguments = JSONObject()
+    arguments["apps"] = .array(names.map { .string($0) })
+    arguments["follow"] = .bool(follow)
+    arguments["tail"] = tail.map { .integer(Int64($0)) }
+    arguments["since_ns"] = try since.map { .integer(try Self.moment($0)) }
+    arguments["until_ns"] = try until.map { .integer(try Self.moment($0)) }
+    let printer = LogPrinter(prefixed: names.count > 1 || names.contains { $0.hasPrefix("@") }, timestamps: timestamps, json: common.format == .json)
+    let interrupt = try Interrupt()
+    do {
+      _ = try client.ask("app.logs", .object(arguments), interrupt: interrupt.raw) { printer.take($0) }
+    } catch is Interrupt.Caught {}
+    printer.finish()
+  }
+
+  private static func moment(_ text: String) throws -> Int64 {
+    if let ago = Duration(parsing: text) { return Clock.wall().nanoseconds - ago.wholeNanoseconds }
+    if let time = LocalTime.parse(text) { return time.nanoseconds }
+    throw ValidationError("'\(text)' is not a time: write a duration (10m) or RFC 3339 (2026-01-31T12:00:00Z)")
+  }
+}

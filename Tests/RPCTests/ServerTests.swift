@@ -1,0 +1,164 @@
+import Glibc
+import Linux
+import Model
+import RPC
+import Testing
+
+/// Echoes, waits, streams: enough to see what the server itself does.
+private struct Echo: RPCService {
+  func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
+    switch call.method {
+    case "echo": return call.parameters
+    case "uid": return .integer(Int64(call.peer.uid))
+    case "wait":
+      do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
+      return .null
+    case "count":
+      do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch { throw RPCFailure(.closed, "gone") }
+      return "done"
+    default: throw RPCFailure(.unknownMethod, "no such method")
+    }
+  }
+}
+
+/// A real server on a real socket in a folder of its own.
+private final class Rig {
+  let loop: EventLoop
+  let server: RPCServer
+  let path: String
+
+  init() async throws {
+    path = "/tmp/appsup-rpc-\(UInt64.random(in: 0 ... .max))"
+    let folder = try Folder(making: path, mode: 0o700)
+    loop = try EventLoop(name: "rpc-test")
+    server = RPCServer(loop: loop, listener: try UnixSocket.listen(folder, "s", mode: 0o600), service: Echo())
+    try await server.start()
+  }
+
+  func client() throws -> RPCClient { try RPCClient(path: "\(path)/s") }
+
+  func raw() throws -> Descriptor { try UnixSocket.connect("\(path)/s") }
+
+  func end() async {
+    await server.close()
+    loop.stop()
+    unlink("\(path)/s")
+    rmdir(path)
+  }
+}
+
+/// Writes all, then reads until `enough` bytes satisfy or the peer closes; 5 s at most.
+private func exchange(_ socket: borrowing Descriptor, _ text: String, until enough: (String) -> Bool = { _ in false }) throws -> (text: String, closed: Bool) {
+  try socket.withRaw { raw in
+    try writeAll(raw, Array(text.utf8)[...], "test")
+    var answer: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    while !enough(String(decoding: answer, as: UTF8.self)) {
+      var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+      guard poll(&wait, 1, 5000) > 0 else { return (String(decoding: answer, as: UTF8.self), false) }
+      let got = read(raw, &chunk, chunk.count)
+      if got <= 0 { return (String(decoding: answer, as: UTF8.self), true) }
+      answer += chunk[..<got]
+    }
+    return (String(decoding: answer, as: UTF8.self), false)
+  }
+}
+
+@Suite struct ServerTests {
+  @Test("a call is answered, with the peer the kernel names")
+  func call() async throws {
+    let rig = try await Rig()
+    let client = try rig.client()
+    #expect(try client.call("echo", .object(["a": 1])) == .object(["a": 1]))
+    #expect(try client.call("uid") == .integer(Int64(getuid())))
+    await rig.end()
+  }
+
+  @Test("a stream's items come in order before its answer, however many there are")
+  func stream() async throws {
+    let rig = try await Rig()
+    var numbers: [Int64] = []
+    let answer = try rig.client().call("count", .object(["n": 20000])) { numbers.append($0.integerValue ?? -1) }
+    #expect(answer == "done")
+    #expect(numbers == Array(0..<20000))
+    await rig.end()
+  }
+
+  @Test("a call can be cancelled, and the connection is good for the next")
+  func cancel() async throws {
+    let rig = try await Rig()
+    let client = try rig.client()
+    var ends: [Int32] = [0, 0]
+    pipe(&ends)
+    close(ends[1])
+    #expect(throws: RPCClient.Interrupted.self) { try client.call("wait", interrupt: ends[0]) }
+    close(ends[0])
+    #expect(try client.call("echo", .object(["b": 2])) == .object(["b": 2]))
+    await rig.end()
+  }
+
+  @Test("a batch is answered as a batch, in order, notifications without an answer")
+  func batch() async throws {
+    let rig = try await Rig()
+    let socket = try rig.raw()
+    let request = #"[{"jsonrpc":"2.0","id":1,"method":"echo","params":{"x":1}},{"jsonrpc":"2.0","method":"echo"},{"jsonrpc":"2.0","id":"z","method":"nope"}]"#
+    let answer = try exchange(socket, request + "\n") { $0.contains("\n") }.text
+    let list = try JSONValue(parsing: Array(answer.utf8)).arrayValue
+    #expect(list?.count == 2)
+    #expect(list?.first?["result"]?["x"] == 1)
+    #expect(list?.last?["error"]?["code"] == -32601)
+    await rig.end()
+  }
+
+  @Test(
+    "what is not a frame is told so and closed, and others notice nothing",
+    arguments: ["{\n", "{\"a\":1,\"a\":2}\n", "Content-Length: 0\r\n\r\n", "\u{0}\n", "[]\n", String(repeating: "[", count: 100) + "\n", "{} x\n"])
+  func garbage(_ text: String) async throws {
+    let rig = try await Rig()
+    let good = try rig.client()
+    let socket = try rig.raw()
+    let (answer, closed) = try exchange(socket, text)
+    #expect(closed)
+    #expect(answer.contains("\"error\""))
+    #expect(try good.call("echo", .object(["c": 3])) == .object(["c": 3]))
+    await rig.end()
+  }
+
+  @Test("a request that is not right is answered with its id, and the connection stays")
+  func badRequests() async throws {
+    let rig = try await Rig()
+    let socket = try rig.raw()
+    let (answer, closed) = try exchange(socket, #"{"jsonrpc":"1.0","id":5,"method":"echo"}"# + "\n" + #"{"jsonrpc":"2.0","id":6,"method":"echo","params":7}"# + "\n") {
+      $0.filter { $0 == "\n" }.count == 2
+    }
+    #expect(!closed)
+    #expect(answer.contains("\"id\":5") && answer.contains("\"id\":6") && answer.contains("-32600"))
+    await rig.end()
+  }
+
+  @Test("a peer that does not read holds back its own stream and nobody else")
+  func slowReader() async throws {
+    let rig = try await Rig()
+    let slow = try rig.raw()
+    try slow.withRaw { try writeAll($0, Array((#"{"jsonrpc":"2.0","id":1,"method":"count","params":{"n":10000000}}"# + "\n").utf8)[...], "test") }
+    let good = try rig.client()
+    for _ in 0..<200 { #expect(try good.call("echo", .object(["d": 4])) == .object(["d": 4])) }
+    await rig.end()
+  }
+
+  @Test("a thousand connections that come and go leave nothing behind")
+  func churn() async throws {
+    let rig = try await Rig()
+    for _ in 0..<1000 { _ = try rig.client() }
+    let client = try rig.client()
+    #expect(try client.call("echo", .object(["e": 5])) == .object(["e": 5]))
+    var open = await rig.server.connectionCount
+    let deadline = Clock.monotonic() + 5_000_000_000
+    while open > 1, Clock.monotonic() < deadline {
+      _ = try client.call("echo")
+      open = await rig.server.connectionCount
+    }
+    #expect(open == 1)
+    await rig.end()
+  }
+}
