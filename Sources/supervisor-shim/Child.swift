@@ -18,6 +18,11 @@ struct Child {
   /// Never returns.
   func run() -> Never {
     do throws(StepFailure) {
+      // Part of 5, by the child itself while it is still the host's root: see the plan's `files`.
+      try step("cgroup") { () throws(SystemFault) in
+        for file in plan.membership.files { try File.write(file, "0") }
+      }
+      tell([ChildPacket.joined])
       try awaitPacket(ChildPacket.release)
       try detachFromHost()
       let root = try makeRoot()
