@@ -82,6 +82,9 @@ extension HostFailure {
     case .refused(_, _, let message) where Self.isPortTaken(message):
       kind = .conflict
       hint = "Free the port, or give the app another one under `ports`"
+    case .refused(_, _, let message) where message.contains("no such file or directory") && message.contains("exec"):
+      kind = .missing
+      hint = "Check `entry` and the image; a script also needs the interpreter named in its first line"
     case .refused, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled: kind = .failed
     }
     self.init(kind, failure.description, hint: hint)

@@ -66,7 +66,10 @@ extension ContainerHost {
     }
     try await sendDrained(log, query, tail: rest, yield)
     for try await piece in try await engine.containerLogs(instance.handle, wanted, terminal: false) {
-      yield(Self.chunk(piece))
+      let chunk = Self.chunk(piece)
+      // An engine reads some bounds as "none".
+      if query.since.map({ chunk.time < $0 }) ?? false || query.until.map({ chunk.time > $0 }) ?? false { continue }
+      yield(chunk)
     }
   }
 

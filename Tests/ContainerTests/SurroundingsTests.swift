@@ -145,7 +145,7 @@ struct SurroundingsTests {
       let running = try await host.run(policy)
       let port = try #require(running.facts.ports.first)
       #expect(port.hostAddress == "127.0.0.1" && port.hostPort > 0 && port.appPort == 8080)
-      try await eventually("it answers") {
+      try await soon("it answers") {
         system("curl -s --max-time 2 http://127.0.0.1:\(port.hostPort)/ | grep -q hello") == 0
       }
       var other = try place.policy("other", "sleep 1000")
