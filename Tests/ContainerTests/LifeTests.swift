@@ -6,7 +6,9 @@ import Testing
 
 @testable import ContainerHosting
 
-@Suite("the life of an app as a container")
+@Suite(
+  "the life of an app as a container",
+  .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct LifeTests {
   @Test("code, times and both streams of a run that ends by itself", arguments: Rig.available)
   func life(_ rig: Rig) async throws {

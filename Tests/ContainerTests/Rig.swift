@@ -56,6 +56,7 @@ final class Place: Sendable {
     settings.callTimeout = .seconds(45)
     change(&settings)
     self.settings = settings
+    // The tests' own connection, which survives what the host's settings say.
     engine = try await Engine.connect(to: endpoint, on: Rig.loop)
   }
 

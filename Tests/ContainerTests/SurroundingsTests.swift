@@ -6,7 +6,9 @@ import Testing
 
 @testable import ContainerHosting
 
-@Suite("files, networks and ports of a container")
+@Suite(
+  "files, networks and ports of a container",
+  .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct SurroundingsTests {
   @Test(
     "environment, working directory, host name, own entry and groups are as the policy says", arguments: Rig.available)
