@@ -19,6 +19,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var tmpfsTakesOwner: Bool { flavour != .podman }
   /// Limits are changed by podman's own call, `POST /libpod/containers/{id}/update` (4.3 and newer), not by docker's.
   var updatesByOwnCall: Bool { flavour == .podman }
+  /// Images with a name are pruned by podman's own call only.
+  var prunesImagesByOwnCall: Bool { flavour == .podman }
   /// A container killed for memory may not say so: read the cgroup's own count.
   package var mayMissOutOfMemory: Bool { flavour == .podman }
   /// `MaskedPaths` is ignored; the security option `mask=` does it.
