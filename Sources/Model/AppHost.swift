@@ -203,6 +203,9 @@ package protocol AppHost: Sendable {
   /// What happens to instances without being asked; finished only when the host is.
   var events: AsyncStream<HostEvent> { get }
 
+  /// Follows what happens behind the host, for as long as its events are wanted; ends when cancelled.
+  func run() async
+
   /// Checks that everything the policy asks can be had here and fetches what is missing (an image), before anything is created.
   /// Returns the resolved artifact (an image id; empty for native).
   func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
@@ -242,4 +245,9 @@ package protocol AppHost: Sendable {
 
   /// Every limit and layer as asked and as in force.
   func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport]
+}
+
+extension AppHost {
+  /// For hosts whose events come of themselves.
+  package func run() async {}
 }

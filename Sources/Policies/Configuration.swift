@@ -287,13 +287,14 @@ private func read(_ member: Written.Member, _ configuration: inout Configuration
   guard let setting = settings.first(where: { $0.key == member.key }) else {
     if member.key.hasPrefix("x-") { return }
     findings.error(
-      member.keyNode, "unknown key \(member.key.quoted)", hint: didYouMean(member.key, settings.map(\.key)))
+      member.keyNode, "unknown key \(member.key.quoted)",
+      hint: findings.isFull ? nil : didYouMean(member.key, settings.map(\.key)))
     return
   }
   guard setting.form.check(member.value, &findings) else { return }
   guard let later = setting.later else { return setting.read(member.value, &configuration, &findings) }
   if member.value.list?.isEmpty == true || member.value.members?.isEmpty == true { return }
-  findings.error(member.keyNode, "\(setting.key) is not supported yet", hint: "\(later) comes later")
+  findings.error(member.keyNode, "\(setting.key) is not supported yet", hint: "not built yet: \(later)")
 }
 
 /// The JSON Schema of config.yaml.

@@ -81,7 +81,8 @@ private let forbiddenSources = [
   "/var/run/dbus",
 ]
 
-private func checkSource(_ source: String, _ node: Written, _ draft: inout Draft) {
+/// Refuses folders of the host that no app may have, by their names; links are the host's to judge.
+func checkSource(_ source: String, _ node: Written, _ draft: inout Draft) {
   if forbiddenSources.contains(where: { source == $0 || source.hasPrefix($0 + "/") }) {
     draft.findings.error(node, "\(source) cannot be given to an app", hint: "it would give the app the host")
   } else if ["/", "/run", "/var", "/var/run", "/var/lib", "/etc"].contains(source) {
@@ -104,8 +105,11 @@ private func shortVolume(_ text: String, _ node: Written, _ draft: inout Draft) 
     switch option {
     case "ro": readOnly = true
     case "rw": readOnly = false
-    // Hints of other systems, and SELinux labels, which no host of ours has.
-    case "z", "Z", "cached", "delegated", "consistent": break
+    case "z", "Z":
+      draft.findings.warning(
+        node, "SELinux labels are not set: \(String(option).quoted) does nothing", hint: "remove it")
+    // Hints to systems that run containers in a virtual machine.
+    case "cached", "delegated", "consistent": break
     default:
       draft.findings.error(
         node, "\(String(option).quoted) is not an option of a volume that is supported", hint: "ro and rw are")
@@ -212,7 +216,7 @@ private func defaultMemorySize(_ draft: Draft) -> Bytes {
       case "size" where Bytes(parsing: value).map { $0 >= Bytes(4096) } == true: size = Bytes(parsing: value) ?? size
       case "mode" where Form.mode(value) != nil: mode = Form.mode(value)
       case "ro": readOnly = true
-      case "rw", "nosuid", "nodev", "noexec", "noatime": break
+      case "rw", "nosuid", "nodev": break
       default:
         draft.findings.error(
           item, "\(String(option).quoted) is not an option of tmpfs that is supported",

@@ -134,12 +134,14 @@ extension Form {
         if member.key.hasPrefix("x-") { continue }
         findings.error(
           member.keyNode, "unknown key \(member.key.quoted)",
-          hint: didYouMean(member.key, parts.map(\.key)) ?? "known here: \(parts.map(\.key).joined(separator: ", "))")
+          hint: findings.isFull
+            ? nil
+            : didYouMean(member.key, parts.map(\.key)) ?? "known here: \(parts.map(\.key).joined(separator: ", "))")
         continue
       }
       guard part.form.check(member.value, &findings) else { continue }
       if let later = part.later {
-        findings.error(member.keyNode, "\(part.key) is not supported yet", hint: "\(later) comes later")
+        findings.error(member.keyNode, "\(part.key) is not supported yet", hint: "not built yet: \(later)")
       }
     }
     for part in parts where part.required && !members.contains(where: { $0.key == part.key }) {

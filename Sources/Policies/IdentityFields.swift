@@ -43,7 +43,11 @@ let identityFields: [Field] = [
     }),
   Field(
     "rootfs", "A native app's root file system: a folder", .path, .recreate,
-    read: { $1.policy.rootfs = absolutePath($0.text ?? "", in: $1.policy.baseFolder) },
+    read: { node, draft in
+      let path = absolutePath(node.text ?? "", in: draft.policy.baseFolder)
+      checkSource(path, node, &draft)
+      draft.policy.rootfs = path
+    },
     show: { $0.rootfs.map { .string($0) } }),
   Field(
     "entrypoint", "Replaces the image's entrypoint", .command,
@@ -109,6 +113,7 @@ private let buildForm = Form.either(
 
 @Sendable private func readBuild(_ node: Written, _ draft: inout Draft) {
   let context = absolutePath(node.text ?? node["context"]?.text ?? ".", in: draft.policy.baseFolder)
+  checkSource(context, node["context"] ?? node, &draft)
   let dockerfile = node["dockerfile"]?.text ?? "Dockerfile"
   if absolutePath(dockerfile, in: context).hasPrefix(context == "/" ? "/" : context + "/") == false {
     draft.findings.error(node["dockerfile"] ?? node, "the dockerfile must lie in the context")
@@ -133,13 +138,15 @@ func readCommand(_ node: Written, _ draft: inout Draft) -> [String] {
   if let items = node.list { return items.compactMap(\.text) }
   guard let words = words(of: node.text ?? "") else {
     draft.findings.error(node, "a quote is left open in this command", hint: "or write a list: [PROGRAM, ARGUMENT]")
-    return []
+    return [node.text ?? ""]
   }
   return words
 }
 
 /// `{A: b}` and `["A=b", "A"]`; a name without a value takes the caller's variable, and is left out where there is none.
-func readPairs(_ node: Written, _ draft: inout Draft) -> [Policy.EnvironmentEntry] {
+///
+/// `taking` is false where a name alone stands for an empty value, as with labels.
+func readPairs(_ node: Written, taking: Bool = true, _ draft: inout Draft) -> [Policy.EnvironmentEntry] {
   var entries: [Policy.EnvironmentEntry] = []
   var seen: Set<String> = []
   func add(_ name: String, _ value: String?, _ place: Written, _ draft: inout Draft) {
@@ -151,7 +158,7 @@ func readPairs(_ node: Written, _ draft: inout Draft) -> [Policy.EnvironmentEntr
       draft.findings.error(place, "\(name.quoted) is given twice")
       return
     }
-    guard let value = value ?? draft.environment[name] else {
+    guard let value = value ?? (taking ? draft.environment[name] : "") else {
       draft.findings.warning(
         place, "\(name.quoted) has no value and is not set where the file is loaded: it is left out",
         hint: "write \(name)= for an empty one")

@@ -19,7 +19,7 @@ let limitFields: [Field] = [
       if cpus > 0, cpus < 0.01 { draft.findings.error(node, "cpus is at least 0.01") }
       draft.policy.limits.cpus = cpus > 0 ? cpus : nil
       if cpus == 0 { draft.unlimited.append("cpus") }
-    }, show: { .decimal($0.limits.cpus ?? 0) }),
+    }, show: { $0.limits.cpus.map { .decimal($0) } }),
   Field(
     "cpu_shares", "Relative share on Docker's scale; default: from priority", .whole(2...262_144), .inPlace,
     read: { $1.policy.limits.cpuShares = $0.text.flatMap { UInt64($0) } },

@@ -57,6 +57,8 @@ struct Findings: Sendable {
   private(set) var problems: [Problem] = []
   private var unlisted = 0
   private(set) var errors = 0
+  /// Whether further problems are only counted, so that nobody looks for hints in vain.
+  var isFull: Bool { problems.count >= Self.most }
 
   mutating func error(_ node: Written, _ message: String, hint: String? = nil) {
     add(Problem(message, hint: hint, line: node.place.line, column: node.place.column, path: node.path))
@@ -78,13 +80,7 @@ struct Findings: Sendable {
 
   /// The problems in the order of the file, each once, with its source line.
   func listed(in text: String) -> [Problem] {
-    var lines: [Int: String] = [:]
-    let wanted = Set(problems.map(\.line))
-    var number = 1
-    for line in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
-      if wanted.contains(number) { lines[number] = Self.excerpt(line) }
-      number += 1
-    }
+    let lines = Self.excerpts(of: Set(problems.map(\.line)), in: text)
     var result: [Problem] = []
     for var problem in problems {
       problem.excerpt = lines[problem.line] ?? ""
@@ -98,6 +94,17 @@ struct Findings: Sendable {
     return result
   }
 
+  /// The lines of `text` with these numbers, found without splitting the rest.
+  private static func excerpts(of numbers: Set<Int>, in text: String) -> [Int: String] {
+    guard let last = numbers.max() else { return [:] }
+    var lines: [Int: String] = [:]
+    for (number, line) in Lines(of: text) {
+      if numbers.contains(number) { lines[number] = excerpt(line.utf8) }
+      if number >= last { break }
+    }
+    return lines
+  }
+
   private static func excerpt(_ line: Substring.UTF8View) -> String {
     // A code point is at most four bytes: what is cut here is never shown.
     let start = String(decoding: line.prefix(Problem.longestExcerpt * 4), as: UTF8.self)
@@ -106,6 +113,22 @@ struct Findings: Sendable {
       text.append(scalar.isShowable ? scalar : " ")
     }
     return String(text)
+  }
+}
+
+/// The lines of a text with their numbers from 1, one after the other: a file of nothing but line ends is no array.
+struct Lines: Sequence, IteratorProtocol {
+  private var rest: Substring?
+  private var number = 0
+
+  init(of text: String) { rest = text[...] }
+
+  mutating func next() -> (number: Int, line: Substring)? {
+    guard let text = rest else { return nil }
+    number += 1
+    let end = text.utf8.firstIndex(of: UInt8(ascii: "\n"))
+    rest = end.map { text[text.utf8.index(after: $0)...] }
+    return (number, text[..<(end ?? text.endIndex)])
   }
 }
 

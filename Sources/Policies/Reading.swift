@@ -124,14 +124,15 @@ extension Draft {
   }
 
   private mutating func refuseUnknown(_ members: [Written.Member]) {
-    let known = knownKeys
+    let names = knownKeys
+    let known = Set(names)
     for member in members where !member.key.hasPrefix("x-") && !known.contains(member.key) {
       if let reason = refusedKeys[member.key] {
         findings.error(member.keyNode, "\(member.key) is not taken", hint: reason)
       } else {
         findings.error(
           member.keyNode, "unknown key \(member.key.quoted)",
-          hint: didYouMean(member.key, known) ?? "keys that start with x- are ignored")
+          hint: findings.isFull ? nil : didYouMean(member.key, names) ?? "keys that start with x- are ignored")
       }
     }
   }
@@ -144,7 +145,7 @@ extension Draft {
       if isEmpty || member.value.text.map(harmless.contains) == true { return }
       findings.error(
         member.keyNode, "\(field.key) is not supported yet",
-        hint: "\(feature) come\(feature.hasSuffix("s") ? "" : "s") later; until then an app cannot ask for it")
+        hint: "not built yet: \(feature)")
       return
     }
     guard field.form.check(member.value, &findings) else { return }

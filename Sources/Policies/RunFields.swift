@@ -30,7 +30,7 @@ let runFields: [Field] = [
   Field(
     "labels", "Free notes on the app", .pairs,
     read: { node, draft in
-      for entry in readPairs(node, &draft) {
+      for entry in readPairs(node, taking: false, &draft) {
         if entry.name.hasPrefix("io.appsupervisor.") {
           draft.findings.error(
             node, "labels below io.appsupervisor. are ours", hint: "choose another prefix than \(entry.name.quoted) has"
@@ -80,6 +80,9 @@ func envFiles(_ node: Written) -> [(node: Written, path: String, required: Bool)
   }
 }
 
+/// Of one env file.
+private let mostEnvironmentLines = 4096
+
 @Sendable private func readEnvFiles(_ node: Written, _ draft: inout Draft) {
   for (item, path, required) in envFiles(node) {
     guard let bytes = draft.envFiles[path] else {
@@ -92,8 +95,13 @@ func envFiles(_ node: Written) -> [(node: Written, path: String, required: Bool)
       draft.findings.error(item, "\(path.quoted) is not UTF-8 text of at most 1 MiB")
       continue
     }
+    let lines = text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+    guard lines.count <= mostEnvironmentLines else {
+      draft.findings.error(item, "\(path.quoted) has more than \(mostEnvironmentLines) lines")
+      continue
+    }
     var number = 0
-    for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
+    for line in lines {
       number += 1
       switch assignment(line) {
       case .nothing: break

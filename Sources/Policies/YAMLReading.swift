@@ -9,7 +9,7 @@ enum FileLimits {
   /// Nodes that aliases and `<<` may expand to, all together.
   static let aliasNodes = 1000
   /// Characters that can begin a node (`,` `[` `{` `:`, and `-` or `?` before a space): bounds the nodes of a file.
-  static let separators = 50_000
+  static let separators = 20_000
   /// Square and curly brackets open at once, quoted ones included: bounds the parser's recursion before it starts.
   static let openBrackets = 512
 }
@@ -155,8 +155,7 @@ struct YAMLReading {
   }
 
   private static func syntaxProblem(_ said: String, _ place: Place, _ text: String) -> Problem {
-    let lines = text.split(separator: "\n", maxSplits: place.line, omittingEmptySubsequences: false)
-    let line = place.line <= lines.count ? lines[place.line - 1] : ""
+    let line = Lines(of: text).first { $0.number == place.line }?.line ?? ""
     var hint: String?
     if line.contains("\t") {
       hint = "indent with spaces: YAML does not take tabs"
@@ -170,10 +169,7 @@ struct YAMLReading {
 
   /// Where a key that was found at `first` stands again in the same block map.
   private static func secondPlace(of key: String, _ first: Place, _ text: String) -> Place? {
-    var number = 0
-    for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
-      number += 1
-      guard number > first.line else { continue }
+    for (number, line) in Lines(of: text) where number > first.line {
       let indent = line.prefix { $0 == " " }.count
       let rest = line.dropFirst(indent)
       if indent + 1 == first.column, rest.hasPrefix(key) || rest.dropFirst().hasPrefix(key) {
@@ -251,16 +247,14 @@ struct YAMLReading {
   }
 
   private mutating func merge(_ value: Written, at key: Written, into inherited: inout [Written.Member]) {
-    let sources = value.list ?? [value]
-    for source in sources {
+    var known = Set(inherited.map(\.key))
+    for source in value.list ?? [value] {
       guard let members = source.members else {
         findings.error(key, "'<<' takes a map, or a list of maps")
         continue
       }
-      let known = Set(inherited.map(\.key))
-      let new = members.filter { !known.contains($0.key) }
       // Nodes under an alias were charged when it was resolved; a map written in place was counted as itself.
-      inherited += new
+      for member in members where known.insert(member.key).inserted { inherited.append(member) }
     }
   }
 

@@ -8,7 +8,11 @@ extension NativeHost {
     let opened = OpenedReader()
     return AsyncThrowingStream {
       let reader: LogReader
-      if let known = await opened.reader { reader = known } else { reader = await self.openReader(app, instance, query) }
+      if let known = await opened.reader {
+        reader = known
+      } else {
+        reader = await self.openReader(app, instance, query)
+      }
       await opened.set(reader)
       return try await reader.next()
     }

@@ -28,7 +28,7 @@ package actor NativeHost: AppHost {
   /// One instance as this host knows it.
   final class Run {
     var connection: ShimConnection?
-    /// The shim as our child, until it was waited for; nil for one an earlier daemon started.
+    /// The process spawned, until it was waited for; the shim itself is a child of it.
     var shim: Int32?
     var state = RunState.preparing
     var waiting: [CheckedContinuation<RunState, Never>] = []
@@ -156,6 +156,8 @@ package actor NativeHost: AppHost {
         }
       }
       run.connection = try connect(SharedDescriptor(ours), instance, run)
+      // What was spawned forks the shim into its group and ends.
+      reap(run)
     } catch {
       throw HostFailure(.failed, "the shim of \(instance.app) could not be started: \(error)")
     }
@@ -169,10 +171,10 @@ package actor NativeHost: AppHost {
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
     var membership = LaunchPlan.Membership()
-    membership.shimFiles = shims.joinFiles(Limits())
+    membership.shimFolder = shims.v2Folder
+    membership.shimFiles = Self.taskFiles(shims, Limits())
     membership.folder = run.group.v2Folder
-    let v2File = run.group.v2Folder.map { "\($0)/cgroup.procs" }
-    membership.files = run.group.joinFiles(policy.limits).filter { $0 != v2File }
+    membership.files = Self.taskFiles(run.group, policy.limits)
     membership.path = run.group.path
     membership.outOfMemoryCounter = run.group.outOfMemoryCounterFile
     membership.namespaceAtClone = hierarchy.layout == .unified
@@ -183,6 +185,12 @@ package actor NativeHost: AppHost {
     do throws(PlanProblem) { return try LaunchPlan(launch, table, membership, places) } catch {
       throw HostFailure(.refused, error.description)
     }
+  }
+
+  /// The `tasks` files of a group in v1 hierarchies.
+  private static func taskFiles(_ group: AppCgroup, _ limits: Limits) -> [String] {
+    let v2File = group.v2Folder.map { "\($0)/cgroup.procs" }
+    return group.joinFiles(limits).filter { $0 != v2File }.map { "\($0.dropLast("cgroup.procs".count))tasks" }
   }
 
   func connect(_ socket: SharedDescriptor, _ instance: Instance, _ run: Run) throws(SystemFault) -> ShimConnection {
@@ -208,7 +216,7 @@ package actor NativeHost: AppHost {
     switch state {
     case .preparing: throw HostFailure(.failed, "the shim of \(instance.app) ended before the app was started")
     case .running(let facts):
-      try attest(instance, launch, run, facts)
+      try await attest(instance, launch, run, facts)
       return self.facts(facts, launch.policy, run)
     case .ended(let outcome):
       if case .neverStarted(let step, let reason, let code) = outcome.cause {
@@ -262,16 +270,26 @@ package actor NativeHost: AppHost {
       pid: facts.pid, startedAt: WallTime(nanoseconds: facts.startedAt), ports: ports, missing: run.missing)
   }
 
-  private func attest(_ instance: Instance, _ launch: Launch, _ run: Run, _ facts: RunningFacts) throws(HostFailure) {
-    let reports = Attestation.check(facts, launch, run.group)
-    guard let wrong = reports.first(where: { $0.status == .missing }),
-      launch.policy.enforcement == .strict || wrong.isLayer
-    else { return }
+  /// Step 19: reads from the kernel what the policy asks, and kills what lacks any of it. A process that is about to end has left
+  /// its groups a moment before it says so, hence the second looks.
+  private func attest(_ instance: Instance, _ launch: Launch, _ run: Run, _ facts: RunningFacts)
+    async throws(HostFailure)
+  {
+    var wrong: LayerReport?
+    for _ in 0..<10 {
+      wrong = Attestation.check(facts, launch, run.group).first {
+        $0.status == .missing && (launch.policy.enforcement == .strict || $0.isLayer)
+      }
+      if wrong == nil { return }
+      if case .ended = run.state { return }
+      try? await Task.sleep(for: .milliseconds(1))
+    }
+    guard let wrong else { return }
     // Best effort: the shim tells the end, and remove tries again.
     try? run.group.kill()
+    let reason = wrong.note ?? "missing"
     throw HostFailure(
-      .refused,
-      "\(instance.app) was killed: the kernel does not show \(wrong.name) in force: \(wrong.note ?? "missing")")
+      .refused, "\(instance.app) was killed: the kernel does not show \(wrong.name) in force: \(reason)")
   }
 
   // MARK: What shims tell
@@ -313,7 +331,6 @@ package actor NativeHost: AppHost {
 
   /// The shim has ended without saying how the app did: somebody killed it. An app nobody watches must not go on.
   private func shimGone(_ instance: Instance, _ run: Run) {
-    reap(run)
     wake(run)
     guard case .running = run.state, !run.isEndKnown else { return }
     run.isEndKnown = true
@@ -329,10 +346,10 @@ package actor NativeHost: AppHost {
   private func reap(_ run: Run) {
     guard let shim = run.shim else { return }
     run.shim = nil
-    reap(shim, tries: 50)
+    reap(shim, tries: 1000)
   }
 
-  /// A shim whose socket is closed ends at once; its number is ours until it is waited for.
+  /// It ends within milliseconds; its number is ours until it is waited for.
   private func reap(_ shim: Int32, tries: Int) {
     // ECHILD: somebody else waited for it, which is as good.
     do throws(SystemFault) { if try Children.wait(shim, block: false) != nil { return } } catch { return }
@@ -378,7 +395,6 @@ package actor NativeHost: AppHost {
       run.isEndKnown = true
       endReaders(run)
       run.connection?.close()
-      reap(run)
     }
     // A group belongs to the app, not to one generation of it: a later one's must not be touched.
     if !runs.contains(where: { $0.key.app == instance.app && $0.key != instance }) {
@@ -405,7 +421,6 @@ package actor NativeHost: AppHost {
 
   private func discard(_ run: Run) {
     run.connection?.close()
-    reap(run)
     // Best effort: an empty group left over is made use of by the next launch.
     _ = try? run.group.remove()
   }

@@ -64,6 +64,8 @@ package actor RPCServer {
   private var connections: [UInt64: Connection] = [:]
   private var nextConnection: UInt64 = 1
   private var accepting = false
+  /// Waits for the last connection to be gone.
+  private var emptied: CheckedContinuation<Void, Never>?
 
   package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
@@ -82,11 +84,26 @@ package actor RPCServer {
     accepting = true
   }
 
-  /// Stops accepting and closes every connection.
-  package func close() {
+  /// Stops accepting, cancels what is being served, lets answers under way be written for at most half a second, and closes every
+  /// connection.
+  package func close() async {
     if accepting { listener.withRaw { loop.unwatch($0) } }
     accepting = false
-    for id in connections.keys { drop(id) }
+    for (id, connection) in connections { closeSoon(id, connection) }
+    guard !connections.isEmpty else { return }
+    await withCheckedContinuation { continuation in
+      emptied = continuation
+      loop.schedule(after: .milliseconds(500)) { [weak self] in
+        self?.assumeIsolated { server in for id in server.connections.keys { server.drop(id) } }
+      }
+    }
+  }
+
+  /// Reads no more; closed once what is being served has been answered and written.
+  private func closeSoon(_ id: UInt64, _ connection: Connection) {
+    connection.closing = true
+    for task in connection.tasks.values { task.cancel() }
+    flush(id)
   }
 
   /// How many connections are open.
@@ -254,7 +271,8 @@ package actor RPCServer {
     guard let connection = connections[id] else { return }
     connection.running -= 1
     if asList, !answers.isEmpty { write(.array(answers), id) } else { for answer in answers { write(answer, id) } }
-    serve(id, connection)
+    // Nothing to write still ends a connection that only waited for this.
+    if connection.closing { flush(id) } else { serve(id, connection) }
   }
 
   // MARK: Output
@@ -299,7 +317,7 @@ package actor RPCServer {
     if connection.unsent == 0 {
       connection.output.removeAll(keepingCapacity: connection.output.count < 1 << 16)
       connection.sent = 0
-      if connection.closing {
+      if connection.closing, connection.running == 0 {
         drop(id)
         return
       }
@@ -324,8 +342,8 @@ package actor RPCServer {
 
   /// Tells the peer why, then closes once that is written.
   private func refuse(_ id: UInt64, _ connection: Connection, _ failure: RPCFailure) {
-    connection.closing = true
     write(Outgoing.failure(nil, failure), id)
+    closeSoon(id, connection)
   }
 
   private func drop(_ id: UInt64) {
@@ -336,6 +354,10 @@ package actor RPCServer {
     for task in connection.tasks.values { task.cancel() }
     for continuation in connection.waiting { continuation.resume() }
     connection.waiting = []
+    if connections.isEmpty {
+      emptied?.resume()
+      emptied = nil
+    }
   }
 
   // MARK: Deadlines

@@ -24,13 +24,16 @@ package struct LaunchPlan: Sendable, Equatable {
 
   /// Which cgroups the shim and the app are in.
   package struct Membership: Sendable, Equatable {
-    /// `cgroup.procs` files the shim writes itself to.
+    /// The v2 folder the shim goes on in; nil without v2.
+    package var shimFolder: String?
+    /// v1 `tasks` files the shim writes itself to.
     package var shimFiles: [String] = []
     /// The app's v2 folder, to be born in (CLONE_INTO_CGROUP); nil without v2.
     package var folder: String?
-    /// The app's `cgroup.procs` files in v1 hierarchies (and v2's too, for what is forked later).
+    /// The app's `tasks` files in v1 hierarchies. A single thread that moves itself is the one move for which the kernel need not
+    /// wait until nobody forks, which takes it 10 ms and more.
     package var files: [String] = []
-    /// How many lines of `/proc/PID/cgroup` must end in `path` once it is in all of them.
+    /// What the lines of `/proc/PID/cgroup` must end in once it is in all of them.
     package var path = ""
     /// The file with the kernel's `oom_kill` counter.
     package var outOfMemoryCounter: String?

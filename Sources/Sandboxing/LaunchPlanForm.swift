@@ -12,6 +12,7 @@ extension LaunchPlan {
     out.text(app)
     out.number(generation)
     out.text(nonce)
+    out.list(membership.shimFolder.map { [$0] } ?? []) { $0.text($1) }
     out.list(membership.shimFiles) { $0.text($1) }
     out.list(membership.folder.map { [$0] } ?? []) { $0.text($1) }
     out.list(membership.files) { $0.text($1) }
@@ -102,6 +103,7 @@ extension LaunchPlan {
     var input = ByteReader(bytes, "launch plan")
     guard bytes.count <= Self.maximumBytes, try input.number(UInt32.self) == Self.version else { throw input.fail() }
     self.init(app: try input.text(), generation: try input.number(), nonce: try input.text())
+    membership.shimFolder = try input.list(Self.readText).first
     membership.shimFiles = try input.list(Self.readText)
     membership.folder = try input.list(Self.readText).first
     membership.files = try input.list(Self.readText)

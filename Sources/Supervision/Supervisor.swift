@@ -377,6 +377,7 @@ package actor Supervisor {
   package func followHosts() async {
     await withTaskGroup(of: Void.self) { group in
       for (runtime, host) in setup.hosts {
+        group.addTask { await host.run() }
         group.addTask { for await event in host.events { await self.take(event, from: runtime) } }
       }
     }

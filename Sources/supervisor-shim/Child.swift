@@ -18,6 +18,11 @@ struct Child {
   /// Never returns.
   func run() -> Never {
     do throws(StepFailure) {
+      // Part of 5, by the child itself while it is still the host's root: see the plan's `files`.
+      try step("cgroup") { () throws(SystemFault) in
+        for file in plan.membership.files { try File.write(file, "0") }
+      }
+      tell([ChildPacket.joined])
       try awaitPacket(ChildPacket.release)
       try detachFromHost()
       let root = try makeRoot()
@@ -117,19 +122,27 @@ struct Child {
 
   /// Whether the deepest mount above `path` is memory made a moment ago, which nobody could write to yet.
   private func isInMemory(_ path: String) -> Bool {
-    let above = plan.root.filter { path.hasPrefix($0.path + "/") }.max { $0.path.utf8.count < $1.path.utf8.count }
-    if case .memory = above?.kind { return true }
-    return false
+    var deepest = 0
+    var isMemory = false
+    for item in plan.root where path.hasPrefix(item.path + "/") && item.path.utf8.count > deepest {
+      switch item.kind {
+      case .memory: isMemory = true
+      case .bind, .processes: isMemory = false
+      case .folder, .link, .file: continue
+      }
+      deepest = item.path.utf8.count
+    }
+    return isMemory
   }
 
-  /// The folder `path` lies in, reached without leaving the new root's own file system, and its last name.
+  /// The folder `path` lies in, reached without leaving what was made here, and its last name.
   private func inParent(
-    of path: String, _ root: HeldMount, crossing: Bool = false, _ body: (Int32, String) throws(SystemFault) -> Void
+    of path: String, _ root: HeldMount, _ body: (Int32, String) throws(SystemFault) -> Void
   ) throws(SystemFault) {
     try root.mount.withRaw { (raw) throws(SystemFault) in
       guard let slash = path.lastIndex(of: "/") else { return try body(raw, path) }
       let parent = try Place.open(
-        String(path[..<slash]), in: raw, crossing ? [.beneath, .noLinks] : [.beneath, .noLinks, .sameMount])
+        String(path[..<slash]), in: raw, isInMemory(path) ? [.beneath, .noLinks] : [.beneath, .noLinks, .sameMount])
       try parent.withRaw { (raw) throws(SystemFault) in try body(raw, String(path[path.index(after: slash)...])) }
     }
   }
@@ -138,7 +151,7 @@ struct Child {
   /// be there already.
   private func target(_ path: String, folder: Bool, _ root: HeldMount) throws(SystemFault) -> Descriptor {
     do throws(SystemFault) {
-      try inParent(of: path, root, crossing: isInMemory(path)) { (parent, name) throws(SystemFault) in
+      try inParent(of: path, root) { (parent, name) throws(SystemFault) in
         if folder {
           try Place.makeFolder(name, in: parent, mode: 0o755)
         } else {

@@ -84,20 +84,19 @@ enum Admittance {
     try step("oom_score_adj") { () throws(SystemFault) in
       try File.write("/proc/\(pid)/oom_score_adj", String(identity.outOfMemoryAdjustment))
     }
-    try join(pid, plan)
+    try checkMembership(pid, plan)
   }
 
-  private static func join(_ pid: Int32, _ plan: LaunchPlan) throws(StepFailure) {
+  /// What the child says it did is not believed. Two controllers may share a hierarchy, so those are counted by device.
+  private static func checkMembership(_ pid: Int32, _ plan: LaunchPlan) throws(StepFailure) {
     var hierarchies: Set<UInt64> = []
     try step("cgroup") { () throws(SystemFault) in
-      for file in plan.membership.files {
-        try File.write(file, String(pid))
+      for file in plan.membership.files + (plan.membership.folder.map { [$0] } ?? []) {
         var status = stat()
         try check("stat", file) { stat(file, &status) }
         hierarchies.insert(UInt64(status.st_dev))
       }
     }
-    // Read back: what was written is not believed. Two controllers may share a hierarchy, so those are counted by device.
     let text = try step("cgroup") { () throws(SystemFault) in try File.text("/proc/\(pid)/cgroup") }
     let suffix = ":\(plan.membership.path)"
     let joined = text.split(separator: "\n").filter { $0.hasSuffix(suffix) }.count

@@ -74,6 +74,15 @@ final class RunningChild {
     try channel.withRaw { (raw) throws(SystemFault) in try PacketPair.send(raw, [packet]) }
   }
 
+  /// Waits until the child has joined its v1 groups. If it could not, its packet says so.
+  func awaitJoined() throws(SystemFault) {
+    guard let channel else { return }
+    let packet = try channel.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }
+    if packet.first == ChildPacket.joined { return }
+    let failure = ChildPacket.failure(packet)
+    throw SystemFault(call: "join", subject: failure.reason, code: failure.code == 0 ? ECHILD : failure.code)
+  }
+
   /// The app waits for `go`, so the number is its own now and the descriptor will always mean it.
   func becomeReady(_ sender: Int32) throws(SystemFault) {
     app = try Pidfd(of: sender)

@@ -46,8 +46,7 @@ final class Shim {
 
   private func prepare() throws(StepFailure) {
     try step("shim") { () throws(SystemFault) in
-      // Out of the daemon's group first: what happens to that must not reach an app.
-      for file in plan.membership.shimFiles { try File.write(file, "0") }
+      try leaveDaemonsGroup()
       try Privileges.setSubreaper()
     }
     listeners = try Ports.listen(plan.ports)
@@ -62,8 +61,20 @@ final class Shim {
     outOfMemoryBefore = outOfMemoryCount()
     let child = try RunningChild.make(plan, sources)
     self.child = child
+    try step("cgroup") { () throws(SystemFault) in try child.awaitJoined() }
     try Admittance.admit(child.pid, plan)
     try step("handshake") { () throws(SystemFault) in try child.tell(ChildPacket.release) }
+  }
+
+  /// Out of the daemon's group first: what happens to that must not reach an app. In v2 by going on as a child that is born in the
+  /// other group: to move a process, the kernel waits until nobody forks anywhere.
+  private func leaveDaemonsGroup() throws(SystemFault) {
+    if let path = plan.membership.shimFolder {
+      let folder = try Place.open(path, [])
+      let forked = try folder.withRaw { (raw) throws(SystemFault) in try Namespaces.fork([], cgroup: raw) }
+      if case .parent = forked { Children.exitNow(0) }
+    }
+    for file in plan.membership.shimFiles { try File.write(file, "0") }
   }
 
   /// Ends what was begun; the failure is told, and kept if a daemon may never hear of it.

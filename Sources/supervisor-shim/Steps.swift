@@ -37,6 +37,8 @@ enum ChildPacket {
   /// The next thing is exec: if nothing follows but the end, it worked.
   static let hot: UInt8 = 4
   static let failed: UInt8 = 5
+  /// The child is in all of its groups, says the child; the shim looks.
+  static let joined: UInt8 = 6
 
   static func bytes(_ failure: StepFailure) -> [UInt8] {
     let code = UInt32(bitPattern: failure.code)

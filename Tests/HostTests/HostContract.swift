@@ -57,7 +57,7 @@ final class Stage: Sendable {
 
   /// Runs a script to its end and returns what it wrote.
   func complete(_ policy: Policy) async throws -> (report: ExitReport, output: String) {
-    let running = try await run(policy)
+    let running = try await run(policy, generation: UInt64(Clock.monotonic()))
     let report = try await end(running)
     let text = try await output(running)
     try await host.remove(running.instance)

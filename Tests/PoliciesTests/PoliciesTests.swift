@@ -1,3 +1,4 @@
+import Foundation
 import Model
 import Testing
 
@@ -28,12 +29,16 @@ func complaints(_ lines: String, rules: HostRules = .unknown) -> [String] {
   reading("id: a\nimage: i\n\(lines)\n", rules: rules).errors.map(\.message)
 }
 
-@Suite("A policy file") struct FileTests {
-  @Test("two lines are a whole policy")
-  func smallest() throws {
-    let policy = try container("")
-    #expect(policy.runtime == .container)
-    #expect(policy.stack == "shop")
-    #expect(policy.limits.memory == .mebibytes(512))
-  }
+/// One file of the repository, found from this one.
+func repositoryFile(_ path: String) throws -> [UInt8] {
+  let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
+  return Array(try Data(contentsOf: root.appending(path: path)))
+}
+
+/// The names of the files in a folder of the repository, sorted.
+func repositoryFolder(_ path: String) throws -> [String] {
+  let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
+  return try FileManager.default.contentsOfDirectory(atPath: root.appending(path: path).path()).sorted()
 }

@@ -59,7 +59,7 @@ struct List: ParsableCommand {
       let status = row["status"]?.stringValue ?? ""
       table.add([
         Table.Cell(row["name"]?.stringValue ?? ""), Table.Cell(row["runtime"]?.stringValue ?? ""), Table.Cell(shortened(entry, 32)),
-        Table.Cell(status.contains("degraded") ? status : status + mark, style(ofState: row["state"]?.stringValue ?? "")),
+        Table.Cell(shortened(status.contains("degraded") ? status : status + mark, 60), style(ofState: row["state"]?.stringValue ?? "")),
         Table.Cell(row["health"]?.stringValue ?? "-"), Table.Cell("\(row["restarts"]?.integerValue ?? 0)"),
         Table.Cell(row["cpu_percent"]?.numberValue.map { Bytes.fixed($0, 1) + "%" } ?? "-"), Table.Cell("\(memory)/\(limit)"),
         Table.Cell((row["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")),

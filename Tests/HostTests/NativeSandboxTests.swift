@@ -1,0 +1,173 @@
+import Cgroups
+import Glibc
+import Linux
+import Model
+import ProcessHosting
+import Testing
+
+@Suite("a native app's sandbox, seen from inside", .enabled(if: canRunNative, "needs root and writable cgroups"))
+struct NativeSandboxTests {
+  /// What a script in a fresh sandbox writes.
+  func inside(
+    _ script: String, _ change: (inout Policy) throws -> Void = { _ in }
+  ) async throws -> (report: ExitReport, output: String) {
+    var result: (report: ExitReport, output: String)?
+    try await HostContract.withStage(NativeRig()) { stage in
+      var policy = try stage.rig.policy("probe", script)
+      try change(&policy)
+      result = try await stage.complete(policy)
+    }
+    return try #require(result)
+  }
+
+  @Test("no capability, no way to get one, and no one else's uid") func privileges() async throws {
+    let (_, text) = try await inside("cat /proc/self/status")
+    for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+      #expect(text.contains("\(line):\t0000000000000000\n"), "\(line)")
+    }
+    #expect(text.contains("NoNewPrivs:\t1\n"))
+    #expect(text.contains("Uid:\t1000\t1000\t1000\t1000\n"))
+    #expect(text.contains("Groups:\t \n"))
+  }
+
+  @Test("the root is the standard one, and cannot be written") func root() async throws {
+    let (_, text) = try await inside(
+      "ls -A / | tr '\\n' ' '; ls -A /etc | tr '\\n' ' '; touch /new /etc/new /usr/new /dev/new; cat /etc/hostname")
+    #expect(text.contains("app") == false || !text.contains("home"))
+    for name in ["home", "root", "var", "opt", "sys", "srv", "mnt"] {
+      #expect(!text.split(separator: " ").contains(Substring(name)), "\(name)")
+    }
+    for name in ["usr", "etc", "proc", "dev", "tmp", "data", "cache", "passwd"] {
+      #expect(text.split(separator: " ").contains(Substring(name)), "\(name)")
+    }
+    #expect(!text.contains("shadow"))
+    #expect(text.split(separator: "\n").filter { $0.contains("Read-only file system") }.count == 4)
+    #expect(text.contains("probe\n"))
+  }
+
+  @Test("/data and /tmp can be written, /data lasts, /tmp runs nothing") func writable() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      let first = try await stage.complete(
+        stage.rig.policy(
+          "keeper", "echo kept > /data/file && printf '#!/bin/sh\\n' > /tmp/x && chmod +x /tmp/x && /tmp/x; echo $?"))
+      #expect(first.output.contains("126"))
+      let second = try await stage.complete(stage.rig.policy("keeper", "cat /data/file; ls /tmp"))
+      #expect(second.output == "kept\n", "\(first.output)")
+    }
+  }
+
+  @Test("of processes it sees its own, of descriptors three") func processes() async throws {
+    let (_, text) = try await inside("echo /proc/[0-9]*; ls /proc; for f in /proc/$$/fd/*; do echo fd ${f##*/}; done")
+    #expect(!text.contains("/proc/1 "))
+    for name in ["kcore", "sys\n", "kallsyms", "sysrq-trigger", "cpuinfo"] { #expect(!text.contains(name), "\(name)") }
+    let open = text.split(separator: "\n").filter { $0.hasPrefix("fd ") && $0 != "fd 3" && $0 != "fd 10" }
+    #expect(open == ["fd 0", "fd 1", "fd 2"])
+  }
+
+  @Test("its network is a loopback of its own") func network() async throws {
+    let (_, text) = try await inside("cat /proc/self/net/dev")
+    #expect(text.contains("lo:"))
+    #expect(!text.contains("eth0:"))
+  }
+
+  @Test("a start leaves no namespace shared with the host, and enforcement says so") func layers() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      let running = try await stage.run(stage.rig.policy("layers", "exec sleep 1000"))
+      let layers = try await stage.host.enforcement(running.instance, running.launch)
+      for name in ["ids", "capabilities", "no-new-privileges", "namespaces", "cgroup"] {
+        #expect(layers.first { $0.name == name }?.status == .enforced, "\(name)")
+      }
+      for name in ["landlock", "seccomp"] { #expect(layers.first { $0.name == name }?.status == .notBuilt) }
+      for (_, name) in NamespaceKinds.files {
+        let theirs = try Place.link("/proc/\(running.facts.pid)/ns/\(name)")
+        #expect(theirs != (try Place.link("/proc/self/ns/\(name)")), "\(name)")
+      }
+      let ids = try File.text("/proc/\(running.facts.pid)/status")
+      #expect(ids.contains("Uid:\t\(0x20_0000 + 1000)\t"))
+      #expect(try File.text("/proc/\(running.facts.pid)/oom_score_adj") == "500\n")
+      try await stage.host.kill(running.instance)
+      _ = try await stage.end(running)
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  @Test("limits of the process: no core, few files, as the policy says") func rlimits() async throws {
+    let (_, text) = try await inside("ulimit -c; ulimit -n; ulimit -l") {
+      $0.limits.rlimits = [.init(name: "nofile", soft: 99, hard: 99)]
+    }
+    #expect(text == "0\n99\n64\n")
+  }
+
+  @Test("an entry outside /usr is alone at its own path; a relative one appears under /app") func entries() async throws
+  {
+    try await HostContract.withStage(NativeRig()) { stage in
+      guard let rig = stage.rig as? NativeRig else { return }
+      let folder = try Folder(making: "\(rig.folder)/app", mode: 0o755)
+      try folder.replace("tool", with: Array("#!/bin/sh\necho I am $0; ls -A /app\n".utf8), mode: 0o755)
+      try folder.replace("secret", with: Array("no".utf8))
+      var policy = try rig.policy("relative", "")
+      policy.entry = ["./app/tool"]
+      #expect(try await stage.complete(policy).output.hasPrefix("I am /app/app/tool"))
+      policy.entry = ["\(rig.folder)/app/tool"]
+      let text = try await stage.complete(policy).output
+      #expect(text.hasPrefix("I am \(rig.folder)/app/tool"))
+      policy.entry = ["./app/secret"]
+      await #expect(throws: HostFailure.self) { try await stage.run(policy) }
+      policy.entry = ["../tool"]
+      await #expect(throws: HostFailure.self) { try await stage.run(policy) }
+    }
+  }
+
+  @Test("binds, volumes and memory are where the policy puts them") func mounts() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      guard let rig = stage.rig as? NativeRig else { return }
+      let folder = try Folder(making: "\(rig.folder)/conf", mode: 0o755)
+      try folder.replace("a.conf", with: Array("answer=42\n".utf8))
+      var policy = try rig.policy(
+        "mounts",
+        "cat /etc2/conf/a.conf; echo x > /etc2/conf/a.conf; echo y > /vol/f && cat /vol/f; df -k /scratch/deep")
+      policy.mounts = [
+        Mount(target: "/etc2/conf", kind: .bind(source: "\(rig.folder)/conf"), readOnly: true),
+        Mount(target: "/vol", kind: .volume(name: "v", external: false)),
+        Mount(target: "/scratch/deep", kind: .memory(size: .mebibytes(3), mode: nil)),
+      ]
+      let text = try await stage.complete(policy).output
+      #expect(text.contains("answer=42\n") && text.contains("Read-only file system") && text.contains("y\n"))
+      #expect(text.contains(" 3072 "))
+    }
+  }
+
+  @Test("a rootfs is the app's root, with what must be in every root") func rootfs() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      guard let rig = stage.rig as? NativeRig, File.exists("/bin/busybox") else { return }
+      let bin = try Folder(making: "\(rig.folder)/root/bin", mode: 0o755)
+      try bin.replace("busybox", with: File.read("/bin/busybox", limit: 8 << 20), mode: 0o755)
+      var policy = try rig.policy("rooted", "")
+      policy.rootfs = "\(rig.folder)/root"
+      policy.entry = ["/bin/busybox", "sh", "-c", "busybox ls -A /; busybox id -u; busybox touch /bin/x"]
+      policy.environment = [.init(name: "PATH", value: "/bin")]
+      let text = try await stage.complete(policy).output
+      #expect(text.hasPrefix("bin\ndev\nproc\ntmp\n1000\n"), "\(text)")
+      #expect(text.contains("Read-only file system"))
+    }
+  }
+
+  @Test("what is not supported yet is refused before anything is made") func refusals() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      for change: (inout Policy) -> Void in [
+        { $0.network.mode = .bridge }, { $0.network.mode = .host }, { $0.network.mode = .named },
+        {
+          $0.network.mode = .bridge
+          $0.network.ports = [PublishedPort(hostPort: 1, appPort: 1, transport: .udp)]
+        }, { $0.limits.memoryHigh = .mebibytes(1) },
+      ] {
+        var policy = try stage.rig.policy("refused", "true")
+        change(&policy)
+        // A pure v2 host has memory.high.
+        if policy.limits.memoryHigh != nil, try CgroupHierarchy.detect().layout == .unified { continue }
+        let failure = await #expect(throws: HostFailure.self) { try await stage.host.prepare(policy) { _ in } }
+        #expect(failure?.kind == .refused)
+      }
+    }
+  }
+}
