@@ -266,7 +266,7 @@ private struct Driven {
           let effects = life.handle(event, try policy(), now: WallTime(nanoseconds: 0), chance: 0.5)
           // An instance may only leave the state once it was reported cleared.
           if let held = stage.instance, event != .cleared { #expect(life.stage.instance == held, "\(stage) × \(event)") }
-          if life.stage == .resting, stage != .resting, want == .removed { #expect(effects.contains(.forget), "\(stage) × \(event)") }
+          if life.stage == .resting, stage != .resting, life.want == .removed { #expect(effects.contains(.forget), "\(stage) × \(event)") }
         }
       }
     }
