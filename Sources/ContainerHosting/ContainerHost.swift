@@ -163,7 +163,7 @@ package final class ContainerHost: AppHost {
   /// Everything about the container that follows from the policy and this engine.
   func recipe(_ launch: Launch, _ engine: Engine, _ network: String?) async throws(HostFailure) -> Recipe {
     let facts = try await link.facts()
-    guard let image = try await Images(engine: engine, progress: { _ in }).find(launch.artifact) else {
+    guard let image = try await link.image(launch.artifact) else {
       throw HostFailure(
         .missing, "the image \(launch.artifact) of \(launch.policy.id) is no longer on this host",
         hint: "Run `up` again to fetch it")

@@ -42,6 +42,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var finishesBuildStep: Bool { flavour == .podman }
   /// An imported image does not get the name that was asked for.
   package var importIgnoresTag: Bool { flavour == .podman }
+  /// `tail` of logs gives the last lines as they were written; podman glues an unfinished one to the line before it.
+  package var tailIsExact: Bool { flavour != .podman }
   /// Inspect leaves out LogConfig.Config.
   package var hidesLogOptions: Bool { flavour == .podman }
 

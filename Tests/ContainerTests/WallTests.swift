@@ -7,7 +7,9 @@ import Testing
 @testable import Cgroups
 @testable import ContainerHosting
 
-@Suite("what a container may and may not")
+@Suite(
+  "what a container may and may not",
+  .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct WallTests {
   @Test("every limit is in the cgroup files of the app's own parent, and holds from there", arguments: Rig.available)
   func limits(_ rig: Rig) async throws {
