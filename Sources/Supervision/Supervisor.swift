@@ -83,6 +83,8 @@ package actor Supervisor {
   /// Id blocks given out, those of removed apps with data included.
   var slots: [AppID: UInt32] = [:]
   var cursor: Int64 = 0
+  /// Runtimes that were not asked yet what an earlier daemon left there: nothing is started on them before.
+  var asking: Set<Runtime> = []
   /// Why a runtime does not answer now.
   var trouble: [Runtime: String] = [:]
   private var observers: [UInt64: AsyncStream<Event>.Continuation] = [:]
@@ -182,9 +184,13 @@ package actor Supervisor {
   private func openStartGates() {
     let waiting = apps.values.filter { if case .waiting = $0.life.stage { true } else { false } }
     guard !waiting.isEmpty else { return }
+    for record in waiting where record.launch == nil && record.unadopted == nil {
+      apps[record.stored.id]?.runtime = runtime(for: record.policy)
+    }
     for record in waiting.sorted(by: { ($1.policy.priority, $0.stored.id) < ($0.policy.priority, $1.stored.id) }) {
       let id = record.stored.id
-      switch gate(record) {
+      guard let now = apps[id], case .waiting = now.life.stage else { continue }
+      switch gate(now) {
       case .success: send(.admitted, to: id)
       case .failure(let closed): send(.held(closed.reason), to: id)
       }

@@ -150,6 +150,7 @@ struct Composition {
       do throws(SystemFault) { try await server.start() } catch {
         fail(1, "the control socket cannot be served: \(error)", "check \(layout.run)")
       }
+      group.addTask { await supervisor.takeOver() }
       Notify.send("READY=1\nMAINPID=\(getpid())")
       log.notice(
         "daemon.ready",

@@ -19,9 +19,13 @@ struct EngineChoice {
       return EngineChoice(endpoint: nil, reason: "'\(choice)' is neither docker, podman, none nor a socket's path")
     }
     var reasons: [String] = []
+    // One that hangs must not keep the daemon from starting.
+    var limits = EngineLimits()
+    limits.connect = .seconds(2)
+    limits.call = .seconds(3)
     for endpoint in endpoints {
       do throws(EngineFailure) {
-        let engine = try await Engine.connect(to: endpoint, on: loop)
+        let engine = try await Engine.connect(to: endpoint, on: loop, limits: limits)
         await engine.close()
         return EngineChoice(endpoint: endpoint, reason: "")
       } catch { reasons.append("\(endpoint.socket): \(short(error))") }

@@ -213,10 +213,10 @@ private struct Driven {
     #expect(app.life.endReason == "max_runtime 1m")
   }
 
-  @Test("an engine that is gone holds the app back; a refused or missing thing fails it; a conflict is tried again")
+  @Test("an engine that is gone is tried again without counting; a refused or missing thing fails it; a conflict is tried again")
   func failures() throws {
     for (kind, expected) in [
-      (HostFailure.Kind.unavailable, "waiting"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"),
+      (HostFailure.Kind.unavailable, "backoff"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"),
       (.failed, "backoff"),
     ] {
       var app = try Driven()
