@@ -43,8 +43,8 @@ package enum Privileges {
     try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(resource, soft, hard) }
   }
 
-  /// Default handlers for every signal, and none blocked.
-  package static func resetSignals() throws(SystemFault) { try checkShim("sigprocmask") { cl_reset_signals() } }
+  /// No signal is blocked from now on.
+  package static func unblockSignals() throws(SystemFault) { try checkShim("sigprocmask") { cl_unblock_signals() } }
 
   /// Every descriptor from `first` on is closed when a program is started.
   package static func closeOnExec(from first: UInt32) throws(SystemFault) {
