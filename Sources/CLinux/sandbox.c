@@ -150,10 +150,7 @@ int cl_close_from(unsigned first, int only_on_exec) {
   return (int)result(syscall(SYS_close_range, first, ~0U, only_on_exec ? CLOSE_RANGE_CLOEXEC : 0));
 }
 
-int cl_reset_signals(void) {
-  struct sigaction action = {.sa_handler = SIG_DFL};
-  // KILL, STOP and the C library's own two cannot be set; they are never anything else.
-  for (int number = 1; number < 65; number++) sigaction(number, &action, NULL);
+int cl_unblock_signals(void) {
   sigset_t none;
   sigemptyset(&none);
   return (int)result(sigprocmask(SIG_SETMASK, &none, NULL));

@@ -38,6 +38,8 @@ package struct EngineDifferences: Sendable, Equatable {
   var processColumns: String { flavour == .podman ? "pid,user,args" : "-eo pid,user,args" }
   /// A login without TLS works only at a registry named `localhost`.
   package var plainLoginNeedsLocalhost: Bool { flavour == .podman }
+  /// A build whose client has gone runs the step it is in to its end.
+  package var finishesBuildStep: Bool { flavour == .podman }
   /// An imported image does not get the name that was asked for.
   package var importIgnoresTag: Bool { flavour == .podman }
   /// `tail` of logs gives the last lines as they were written; podman glues an unfinished one to the line before it.

@@ -105,7 +105,7 @@ extension Engine {
   }
 
   /// `POST /build` with a tar of the context, streamed. The result's id is in the last progress that has one. Read the stream to
-  /// its end; letting go of it stops the build.
+  /// its end; letting go of it stops the build (podman: after the step that runs, see `finishesBuildStep`).
   package func buildImage(_ spec: BuildSpec, context: ByteSource) async throws(EngineFailure) -> ProgressStream {
     var request = request(.post, "/build", "build \(spec.tag)")
     request.query = [

@@ -258,6 +258,9 @@ package actor NativeHost: AppHost {
     case ("exec", EACCES): return HostFailure(.refused, message, hint: "The app's user may not run it: see its mode")
     case ("exec", ENOEXEC):
       return HostFailure(.refused, message, hint: "It is neither a program for this machine nor a #! script")
+    case ("mount /proc", EPERM):
+      return HostFailure(
+        .refused, message, hint: "This host's own /proc is partly covered, as in a container: run on the host itself")
     case ("working_dir", _): return HostFailure(.missing, message, hint: "working_dir is a path inside the app's root")
     default: return HostFailure(.failed, message)
     }

@@ -142,14 +142,25 @@ package actor Supervisor {
   /// The only way an app's life changes.
   func send(_ event: LifeEvent, to id: AppID) {
     guard var record = apps[id] else { return }
-    let before = record.life.stage
+    let before = record.life
     let effects = record.life.handle(event, record.current, now: Clock.wall(), chance: Double.random(in: 0..<1))
-    if record.life.stage != before {
+    if record.life.stage != before.stage {
       record.since = Clock.wall()
       if record.life.stage.instance == nil { record.sample = nil }
     }
     apps[id] = record
     for effect in effects { perform(effect, id) }
+    // What changed nothing opens no gate.
+    if apps[id]?.life != before { converge() }
+  }
+
+  /// Tells several apps something at once: no gate opens before all have been told.
+  func together(_ body: () -> Void) {
+    let outermost = !converging
+    converging = true
+    body()
+    guard outermost else { return }
+    converging = false
     converge()
   }
 

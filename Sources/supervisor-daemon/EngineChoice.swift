@@ -27,14 +27,17 @@ struct EngineChoice {
       } catch { reasons.append("\(endpoint.socket): \(short(error))") }
     }
     let named = choice != "auto" ? endpoints.first : nil
-    return EngineChoice(endpoint: named ?? endpoints.first { File.exists($0.socket) }, reason: reasons.joined(separator: "; "))
+    return EngineChoice(
+      endpoint: named ?? endpoints.first { File.exists($0.socket) }, reason: reasons.joined(separator: "; "))
   }
 
   private static func short(_ failure: EngineFailure) -> String {
     if case .unreachable(_, let reason) = failure { reason } else { failure.description }
   }
 
-  private static func endpoints(_ choice: String, _ environment: [String: String], _ runtimeFolder: String?) -> [EngineEndpoint] {
+  private static func endpoints(_ choice: String, _ environment: [String: String], _ runtimeFolder: String?)
+    -> [EngineEndpoint]
+  {
     let all = EngineEndpoint.candidates(given: nil, environment: { environment[$0] }, runtimeFolder: runtimeFolder)
     switch choice {
     case "auto": return all

@@ -210,7 +210,8 @@ struct Child {
     // 16: the last use of helper descriptors but the shim's own, which exec closes; the folder as the app itself may reach it.
     try step("working_dir") { () throws(SystemFault) in try Privileges.changeFolder(plan.program.workingFolder) }
     try step("descriptors") { () throws(SystemFault) in
-      try Privileges.resetSignals()
+      // None is ignored or handled either: the shim was spawned with defaults, and sets no handler.
+      try Privileges.unblockSignals()
       try Privileges.closeOnExec(from: 3)
     }
     try awaitPacket(ChildPacket.go)
@@ -238,9 +239,7 @@ enum Reaper {
       // It keeps one descriptor: above all not the app's streams, whose end the shim waits for.
       try ending.withRaw { (raw) throws(SystemFault) in _ = try check("dup2") { dup2(raw, 3) } }
       try Privileges.close(from: 4)
-      // Root of the user namespace by number only: nothing can be done with it.
-      try Privileges.lockSecurebits(ambient: false)
-      try Privileges.bound(keep: 0)
+      // Root of the user namespace by number only: nothing can be done with it, and it never executes anything.
       try Privileges.setCapabilities(0, ambient: false)
       try Privileges.setNoNewPrivileges()
     } catch {

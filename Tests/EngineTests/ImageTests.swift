@@ -79,7 +79,7 @@ struct ImageTests {
   func cancelledBuild(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var tar = Tar()
-    tar.add("Dockerfile", "FROM \(Rig.image)\nRUN echo building; sleep 300\n")
+    tar.add("Dockerfile", "FROM \(Rig.image)\nRUN echo building; sleep 20\n")
     let context = tar.finished
     let begun = Signal()
     let task = Task {

@@ -329,4 +329,37 @@ enum HostContract {
       try await stage.host.remove(running.instance)
     }
   }
+
+  static func adoptCreated(_ rig: any HostRig) async throws {
+    try await withStage(rig) { first in
+      let launch = Launch(
+        policy: try rig.policy("halfway", "echo ran"), generation: 1, nonce: "abcd", uidBase: 0x20_0000,
+        artifact: try await first.host.prepare(rig.policy("halfway", "echo ran")) { _ in })
+      let instance = try await first.host.create(launch)
+      await rig.drop(first.host)
+      let second = try await Stage(rig)
+      let (found, _) = try await second.host.adopt([(instance, launch)])
+      #expect(found[instance] == .created)
+      // Nothing of it ran, and it can be started by the new daemon.
+      let facts = try await second.host.start(instance, launch)
+      let running = Running(instance: instance, launch: launch, facts: facts)
+      #expect(try await second.end(running).cause == .code(0))
+      #expect(try await second.output(running) == "ran\n")
+      try await second.host.remove(instance)
+      await rig.drop(second.host)
+    }
+  }
+
+  static func createdIsRemoved(_ rig: any HostRig) async throws {
+    try await withStage(rig) { stage in
+      let policy = try rig.policy("never", "echo ran")
+      let artifact = try await stage.host.prepare(policy) { _ in }
+      let launch = Launch(policy: policy, generation: 1, nonce: "abcd", uidBase: 0x20_0000, artifact: artifact)
+      let instance = try await stage.host.create(launch)
+      try await stage.host.remove(instance)
+      let running = Running(
+        instance: instance, launch: launch, facts: RunFacts(pid: 0, startedAt: WallTime(nanoseconds: 0)))
+      #expect(try await stage.output(running) == "")
+    }
+  }
 }

@@ -62,4 +62,12 @@ struct NativeContractTests {
   @Test("a followed log arrives as it is written and ends with its app") func follow() async throws {
     try await HostContract.follow(NativeRig())
   }
+
+  @Test("what was created when its daemon died can be started by the next") func adoptCreated() async throws {
+    try await HostContract.adoptCreated(NativeRig())
+  }
+
+  @Test("what was created and never started is removed, and never ran") func createdIsRemoved() async throws {
+    try await HostContract.createdIsRemoved(NativeRig())
+  }
 }

@@ -15,7 +15,8 @@ private struct Echo: RPCService {
       do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
       return .null
     case "count":
-      do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch { throw RPCFailure(.closed, "gone") }
+      do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch
+      { throw RPCFailure(.closed, "gone") }
       return "done"
     default: throw RPCFailure(.unknownMethod, "no such method")
     }
@@ -49,7 +50,9 @@ private final class Rig: Sendable {
 }
 
 /// Writes all, then reads until `enough` bytes satisfy or the peer closes; 5 s at most.
-private func exchange(_ socket: borrowing Descriptor, _ text: String, until enough: (String) -> Bool = { _ in false }) throws -> (text: String, closed: Bool) {
+private func exchange(_ socket: borrowing Descriptor, _ text: String, until enough: (String) -> Bool = { _ in false })
+  throws -> (text: String, closed: Bool)
+{
   try socket.withRaw { raw in
     try writeAll(raw, Array(text.utf8)[...], "test")
     var answer: [UInt8] = []
@@ -114,7 +117,8 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
   @Test("a batch is answered as a batch, in order, notifications without an answer")
   func batch() async throws {
     let rig = try await Rig()
-    let request = #"[{"jsonrpc":"2.0","id":1,"method":"echo","params":{"x":1}},{"jsonrpc":"2.0","method":"echo"},{"jsonrpc":"2.0","id":"z","method":"nope"}]"#
+    let request =
+      #"[{"jsonrpc":"2.0","id":1,"method":"echo","params":{"x":1}},{"jsonrpc":"2.0","method":"echo"},{"jsonrpc":"2.0","id":"z","method":"nope"}]"#
     let answer = try await blocking { try exchange(rig.raw(), request + "\n") { $0.contains("\n") }.text }
     let list = try JSONValue(parsing: Array(answer.utf8)).arrayValue
     #expect(list?.count == 2)
@@ -125,7 +129,10 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
 
   @Test(
     "what is not a frame is told so and closed, and others notice nothing",
-    arguments: ["{\n", "{\"a\":1,\"a\":2}\n", "Content-Length: 0\r\n\r\n", "\u{0}\n", "[]\n", String(repeating: "[", count: 100) + "\n", "{} x\n"])
+    arguments: [
+      "{\n", "{\"a\":1,\"a\":2}\n", "Content-Length: 0\r\n\r\n", "\u{0}\n", "[]\n",
+      String(repeating: "[", count: 100) + "\n", "{} x\n",
+    ])
   func garbage(_ text: String) async throws {
     let rig = try await Rig()
     try await blocking {
@@ -141,8 +148,12 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
   @Test("a request that is not right is answered with its id, and the connection stays")
   func badRequests() async throws {
     let rig = try await Rig()
-    let requests = #"{"jsonrpc":"1.0","id":5,"method":"echo"}"# + "\n" + #"{"jsonrpc":"2.0","id":6,"method":"echo","params":7}"# + "\n"
-    let (answer, closed) = try await blocking { try exchange(rig.raw(), requests) { $0.filter { $0 == "\n" }.count == 2 } }
+    let requests =
+      #"{"jsonrpc":"1.0","id":5,"method":"echo"}"# + "\n" + #"{"jsonrpc":"2.0","id":6,"method":"echo","params":7}"#
+      + "\n"
+    let (answer, closed) = try await blocking {
+      try exchange(rig.raw(), requests) { $0.filter { $0 == "\n" }.count == 2 }
+    }
     #expect(!closed)
     #expect(answer.contains("\"id\":5") && answer.contains("\"id\":6") && answer.contains("-32600"))
     await rig.end()

@@ -67,8 +67,8 @@ int cl_set_rlimit(int resource, uint64_t soft, uint64_t hard);
 // close_range(2) from `first` on; `only_on_exec` marks them instead (CLOSE_RANGE_CLOEXEC).
 int cl_close_from(unsigned first, int only_on_exec);
 
-// All signals back to their default and none blocked.
-int cl_reset_signals(void);
+// No signal blocked from now on (sigprocmask(2); its set is a macro affair).
+int cl_unblock_signals(void);
 
 // execveat(2) of an open file (AT_EMPTY_PATH), which glibc has but Swift does not import.
 int cl_exec_open(int fd, char *const argv[], char *const envp[]);
