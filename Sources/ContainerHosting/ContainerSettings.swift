@@ -60,6 +60,8 @@ package struct EngineFacts: Sendable, Equatable {
   /// `runc 1.1.5`, as far as the engine says.
   package var components: [String]
   package var remapsUsers: Bool
+  /// It runs without root: it cannot write the groups limits are held in.
+  package var isRootless: Bool
   package var liveRestore: Bool
   /// Its own small init can be put before an app.
   package var hasInit: Bool

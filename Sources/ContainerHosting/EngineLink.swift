@@ -78,7 +78,8 @@ actor EngineLink {
       apiVersion: engine.apiVersion.description, cgroupDriver: info.cgroupDriver, cgroupVersion: info.cgroupVersion,
       storageDriver: info.storageDriver, runtime: info.defaultRuntime,
       components: version.components.map { "\($0.name) \($0.version)" },
-      remapsUsers: info.securityOptions.contains { $0.contains("userns") }, liveRestore: info.liveRestore,
+      remapsUsers: info.securityOptions.contains { $0.contains("userns") },
+      isRootless: info.securityOptions.contains { $0.contains("rootless") }, liveRestore: info.liveRestore,
       hasInit: places.contains { File.exists($0) })
   }
 }

@@ -52,7 +52,7 @@ struct SurroundingsTests {
       let first = try await host.complete(
         policy(
           """
-          cat /conf/key; echo x > /conf/key; echo kept > /var/lib/notes/file && echo written
+          exec 2>&1; cat /conf/key; echo x > /conf/key; echo kept > /var/lib/notes/file && echo written
           dd if=/dev/zero of=/scratch/big bs=1M count=4 2>&1 | grep -c 'No space'; ls -l /scratch/big | wc -l
           """))
       #expect(first.output.contains("value\n") && first.output.contains("Read-only file system"))
