@@ -41,6 +41,8 @@ struct AppRecord {
   /// Its host could not be asked yet what became of this instance of an earlier daemon.
   var unadopted: StoredInstance?
   var savedRest: StoredRest?
+  /// `up --no-deps`: it starts whether or not what it depends on runs.
+  var ignoresDependencies = false
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }

@@ -213,7 +213,7 @@ private struct Driven {
     #expect(app.life.endReason == "max_runtime 1m")
   }
 
-  @Test("an engine that is gone is tried again without counting; a refused or missing thing fails it; a conflict is tried again")
+  @Test("an engine that is gone and a conflict are tried again; a refused or missing thing fails the app")
   func failures() throws {
     for (kind, expected) in [
       (HostFailure.Kind.unavailable, "backoff"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"),
