@@ -29,10 +29,15 @@ package struct Daemon: Sendable {
     do throws(SystemFault) { return try RPCClient(path: folders.socket) } catch {
       switch error.code {
       case ENOENT, ECONNREFUSED:
-        throw Unreachable(message: "no daemon runs for this instance (\(folders.socket))", hint: "`supervisor up` starts one, and so does `supervisor daemon`")
+        throw Unreachable(
+          message: "no daemon runs for this instance (\(folders.socket))",
+          hint: "`supervisor up` starts one, and so does `supervisor daemon`")
       case EACCES, EPERM:
-        throw Unreachable(message: "you may not use \(folders.socket)", hint: "run as root, or as the user the daemon runs as")
-      default: throw Unreachable(message: "the daemon cannot be reached: \(error)", hint: "`supervisor doctor` checks this host")
+        throw Unreachable(
+          message: "you may not use \(folders.socket)", hint: "run as root, or as the user the daemon runs as")
+      default:
+        throw Unreachable(
+          message: "the daemon cannot be reached: \(error)", hint: "`supervisor doctor` checks this host")
       }
     }
   }
@@ -95,8 +100,9 @@ package struct Daemon: Sendable {
     if let engine { arguments += ["--engine", engine] }
     var pid: pid_t = 0
     let map = output.withRaw { output in null.withRaw { [$0, output, output] } }
-    let vector = CStrings(arguments)
-    try checkShim("posix_spawn", program) { cl_spawn(program, vector.pointers, environ, map, 3, &pid) }
+    try CStrings.with(arguments) { (vector) throws(SystemFault) in
+      _ = try checkShim("posix_spawn", program) { cl_spawn(program, vector, environ, map, 3, &pid) }
+    }
     return Child(pid: pid)
   }
 }

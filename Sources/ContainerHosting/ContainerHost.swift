@@ -44,6 +44,7 @@ package final class ContainerHost: AppHost {
     }
     let engine = try await link.engine()
     let facts = try await link.facts()
+    try Self.refuseEngine(facts)
     _ = try mounts(policy, uidBase: settings.uidRangeBase)
     try refuseShortfalls(policy, cgroup(policy.id, facts).unsupported(policy.limits))
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
@@ -52,6 +53,17 @@ package final class ContainerHost: AppHost {
     let image = try await Images(engine: engine, progress: progress).resolve(source)
     try Images.check(image, policy, settings)
     return image.id
+  }
+
+  /// Engines an app's uid or limits would not be true on.
+  private static func refuseEngine(_ facts: EngineFacts) throws(HostFailure) {
+    if facts.remapsUsers || facts.isRootless {
+      throw HostFailure(
+        .refused,
+        "the engine at \(facts.endpoint) \(facts.isRootless ? "runs without root" : "remaps users"): an app's own uid and"
+          + " its limits cannot be held there yet",
+        hint: "Use an engine that runs as root without userns-remap")
+    }
   }
 
   /// The app's parent group, where this engine's driver wants it.
@@ -163,7 +175,7 @@ package final class ContainerHost: AppHost {
   /// Everything about the container that follows from the policy and this engine.
   func recipe(_ launch: Launch, _ engine: Engine, _ network: String?) async throws(HostFailure) -> Recipe {
     let facts = try await link.facts()
-    guard let image = try await Images(engine: engine, progress: { _ in }).find(launch.artifact) else {
+    guard let image = try await link.image(launch.artifact) else {
       throw HostFailure(
         .missing, "the image \(launch.artifact) of \(launch.policy.id) is no longer on this host",
         hint: "Run `up` again to fetch it")

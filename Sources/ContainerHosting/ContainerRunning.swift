@@ -11,7 +11,9 @@ extension ContainerHost {
     let engine = try await link.engine()
     let facts = try await link.facts()
     let id = instance.handle
-    await register.beginStart(id)
+    guard await register.beginStart(id) else {
+      throw HostFailure(.conflict, "\(instance.app) was started before", hint: "Each run has an instance of its own")
+    }
     do throws(HostFailure) {
       try await turnstile.pass { () throws(HostFailure) in
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
@@ -41,6 +43,7 @@ extension ContainerHost {
   /// Reads back everything and compares.
   private func attest(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> RunFacts {
     let proof = try await proof(instance, launch, engine)
+    try await refuseUnstarted(instance, proof, engine)
     let broken = proof.broken
     let fatal = broken.first { Self.neverLeftOut.contains($0.name) || launch.policy.enforcement == .strict }
     if let fatal {
@@ -54,6 +57,30 @@ extension ContainerHost {
     return RunFacts(
       pid: state.pid, startedAt: state.startedAt ?? Clock.wall(), containerID: instance.handle,
       ports: ports(proof.details), missing: broken.map { "\($0.name): \($0.note ?? "not in force")" })
+  }
+
+  /// The engine's init hides that a program could not be run: it starts well, says so in the log, and ends.
+  private func refuseUnstarted(_ instance: Instance, _ proof: Attestation, _ engine: Engine) async throws(HostFailure) {
+    let state = proof.details.state
+    guard proof.recipe.facts.hasInit, !state.isRunning, [1, 126, 127].contains(state.exitCode) else { return }
+    var said = ""
+    do {
+      let output = try await engine.containerLogs(instance.handle, LogsQuery(tail: 4), terminal: false)
+      for try await piece in output { said += piece.text }
+    } catch {
+      return
+    }
+    guard
+      let line = said.split(separator: "\n").last(where: {
+        $0.hasPrefix("[FATAL tini") || $0.hasPrefix("ERROR (catatonit")
+      })
+    else { return }
+    let program = (proof.details.entrypoint + proof.details.command).first ?? ""
+    let reason = line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line)
+    throw HostFailure(
+      reason.hasPrefix("No such file") ? .missing : .failed,
+      "\(program) of \(instance.app) could not be run: \(reason)",
+      hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
   }
 
   /// What `degrade` does not forgive: these are not limits of this host but a container that is not what was created.
@@ -80,7 +107,7 @@ extension ContainerHost {
     var pause = Duration.microseconds(200)
     while true {
       let process = details.state.isRunning ? ProcessFacts(details.state.pid) : nil
-      let isApp = process.map { !$0.name.hasPrefix("runc:") && ($0.seccomp == 2 || !recipe.isFiltered) } ?? false
+      let isApp = process.map { Self.isApp($0, details.state.pid, recipe) } ?? false
       if isApp || Clock.monotonic() > end {
         return Attestation(recipe: recipe, cgroup: group, details: details, process: process)
       }
@@ -94,6 +121,16 @@ extension ContainerHost {
       // Cancelled or not, what has been started is judged.
       try? await Task.sleep(for: pause)
       pause = min(pause * 2, .milliseconds(10))
+    }
+  }
+
+  /// Whether the runtime's own code is behind: its process has become the app, or the engine's init has, and runs it.
+  private static func isApp(_ process: ProcessFacts, _ pid: Int32, _ recipe: Recipe) -> Bool {
+    guard !process.name.hasPrefix("runc:"), process.seccomp == 2 || !recipe.isFiltered else { return false }
+    guard recipe.facts.hasInit, let list = try? File.text("/proc/\(pid)/task/\(pid)/children") else { return true }
+    return list.split(separator: " ").contains { child in
+      guard let name = try? File.text("/proc/\(child)/comm") else { return false }
+      return name.dropLast() != process.name
     }
   }
 

@@ -18,6 +18,8 @@ package struct ContainerSettings: Sendable {
   package var width = 4
   /// How long one engine call may take before the app counts as stuck behind the engine.
   package var callTimeout: Duration = .seconds(60)
+  /// How often an engine whose event stream is silent is asked whether it still answers, and how long it may take.
+  package var heartbeat: Duration = .seconds(10)
 
   package init(endpoint: EngineEndpoint, layout: InstanceLayout, hierarchy: CgroupHierarchy) {
     self.endpoint = endpoint
@@ -58,6 +60,8 @@ package struct EngineFacts: Sendable, Equatable {
   /// `runc 1.1.5`, as far as the engine says.
   package var components: [String]
   package var remapsUsers: Bool
+  /// It runs without root: it cannot write the groups limits are held in.
+  package var isRootless: Bool
   package var liveRestore: Bool
   /// Its own small init can be put before an app.
   package var hasInit: Bool

@@ -8,6 +8,7 @@ actor EngineLink {
   private let loop: EventLoop
   private let limits: EngineLimits
   private var current: (engine: Engine, facts: EngineFacts)?
+  private var images: [String: ImageDetails] = [:]
   /// Shared by all who ask while it is made; ends by itself within the connect and call limits.
   private var connecting: Task<(engine: Engine, facts: EngineFacts), any Error>?
 
@@ -25,7 +26,19 @@ actor EngineLink {
   func facts() async throws(HostFailure) -> EngineFacts { try await connected().facts }
 
   /// Forgets a connection that no longer answers.
-  func lost() { current = nil }
+  func lost() {
+    current = nil
+    images = [:]
+  }
+
+  /// What an image id stands for never changes, so it is asked once.
+  func image(_ id: String) async throws(HostFailure) -> ImageDetails? {
+    if let known = images[id] { return known }
+    let found = try await Images(engine: try await engine(), progress: { _ in }).find(id)
+    if images.count >= 256 { images = [:] }
+    if let found { images[id] = found }
+    return found
+  }
 
   private func connected() async throws(HostFailure) -> (engine: Engine, facts: EngineFacts) {
     if let current { return current }
@@ -65,7 +78,8 @@ actor EngineLink {
       apiVersion: engine.apiVersion.description, cgroupDriver: info.cgroupDriver, cgroupVersion: info.cgroupVersion,
       storageDriver: info.storageDriver, runtime: info.defaultRuntime,
       components: version.components.map { "\($0.name) \($0.version)" },
-      remapsUsers: info.securityOptions.contains { $0.contains("userns") }, liveRestore: info.liveRestore,
+      remapsUsers: info.securityOptions.contains { $0.contains("userns") },
+      isRootless: info.securityOptions.contains { $0.contains("rootless") }, liveRestore: info.liveRestore,
       hasInit: places.contains { File.exists($0) })
   }
 }
@@ -82,6 +96,9 @@ extension HostFailure {
     case .refused(_, _, let message) where Self.isPortTaken(message):
       kind = .conflict
       hint = "Free the port, or give the app another one under `ports`"
+    case .refused(_, _, let message) where message.contains("no such file or directory") && message.contains("exec"):
+      kind = .missing
+      hint = "Check `entry` and the image; a script also needs the interpreter named in its first line"
     case .refused, .unauthorized, .malformed, .unsupported, .sourceFailed, .cancelled: kind = .failed
     }
     self.init(kind, failure.description, hint: hint)

@@ -38,12 +38,28 @@ extension ContainerHost {
         away = false
         told.yield(.available)
       }
+      // Ends with this connection.
+      let watch = Task { await self.watch(engine, stream) }
+      defer { watch.cancel() }
       for try await event in stream where cursor.admit(event) { await handle(event) }
       return "the engine closed its event stream"
+    } catch EngineFailure.cancelled {
+      return "the engine no longer answers"
     } catch let failure as HostFailure {
       return failure.message
     } catch {
       return "\(error)"
+    }
+  }
+
+  /// A stream says nothing while nothing happens; an engine that hangs says nothing either. This tells them apart.
+  private func watch(_ engine: Engine, _ stream: EventStream) async {
+    while !Task.isCancelled {
+      try? await Task.sleep(for: settings.heartbeat)
+      if Task.isCancelled { return }
+      do { _ = try await engine.ping(within: settings.heartbeat) } catch {
+        return stream.cancel()
+      }
     }
   }
 

@@ -1,6 +1,7 @@
 internal import EngineAPI
 internal import Linux
 package import Model
+internal import Synchronization
 
 extension ContainerHost {
   /// How many chunks go to the disk at once.
@@ -51,22 +52,67 @@ extension ContainerHost {
     let log = DrainedLog(settings.layout.appLog(app), Policy.LogLimits())
     guard let instance else { return try await sendDrained(log, query, tail: query.tail, yield) }
     let engine = try await link.engine()
-    var wanted = LogsQuery(follow: query.follow, tail: query.tail, since: query.since, timestamps: true)
+    var wanted = LogsQuery(follow: query.follow, tail: nil, since: query.since, timestamps: true)
     wanted.until = query.until
-    var rest = query.tail
-    if let tail = query.tail {
-      // Only as many of the older lines as this run has not written itself.
-      var snapshot = wanted
-      snapshot.follow = false
-      var lines = 0
-      for try await piece in try await engine.containerLogs(instance.handle, snapshot, terminal: false) {
-        lines += piece.bytes.count { $0 == 10 }
-      }
-      rest = max(0, tail - lines)
+    guard let tail = query.tail else {
+      try await sendDrained(log, query, tail: nil, yield)
+      return try await sendKept(instance, wanted, query, engine, yield)
     }
-    try await sendDrained(log, query, tail: rest, yield)
+    try await sendLast(tail, instance, wanted, query, engine, log, yield)
+  }
+
+  /// The last lines of this run, with what it lacks from older ones before it, and then what follows.
+  private func sendLast(
+    _ tail: Int, _ instance: Instance, _ wanted: LogsQuery, _ query: LogQuery, _ engine: Engine, _ log: DrainedLog,
+    _ yield: @Sendable (LogChunk) -> Void
+  ) async throws {
+    var snapshot = wanted
+    snapshot.follow = false
+    // Engines count an unfinished last line differently: one more is asked for, and counted here.
+    let trusts = engine.differences.tailIsExact
+    snapshot.tail = trusts ? tail + 1 : nil
+    let gathered = Mutex((last: LastLines(tail), bytes: 0))
+    if tail > 0 || !trusts {
+      try await sendKept(instance, snapshot, query, engine) { chunk in
+        gathered.withLock {
+          $0.last.add(chunk)
+          $0.bytes += chunk.bytes.count
+        }
+      }
+    }
+    let (last, seen) = gathered.withLock { $0 }
+    try await sendDrained(log, query, tail: tail - last.lines, yield)
+    var following = wanted
+    if query.follow, trusts {
+      following.tail = tail
+      return try await sendKept(instance, following, query, engine, yield)
+    }
+    for chunk in last.chunks { yield(chunk) }
+    guard query.follow else { return }
+    // From the beginning again, without what was there: its times are too coarse to go on by.
+    let toSkip = Mutex(seen)
+    try await sendKept(instance, following, query, engine) { chunk in
+      var rest = chunk
+      toSkip.withLock { left in
+        let skipped = min(left, rest.bytes.count)
+        left -= skipped
+        rest.bytes.removeFirst(skipped)
+      }
+      if !rest.bytes.isEmpty { yield(rest) }
+    }
+  }
+
+  /// What the engine keeps of one container.
+  private func sendKept(
+    _ instance: Instance, _ wanted: LogsQuery, _ query: LogQuery, _ engine: Engine,
+    _ yield: @Sendable (LogChunk) -> Void
+  ) async throws {
     for try await piece in try await engine.containerLogs(instance.handle, wanted, terminal: false) {
-      yield(Self.chunk(piece))
+      let chunk = Self.chunk(piece)
+      // An engine reads some bounds as "none", and podman tells whole seconds.
+      let isOld = query.since.map { chunk.time.since($0) < .seconds(-1) } ?? false
+      if isOld || query.until.map({ chunk.time > $0 }) ?? false { continue }
+      yield(chunk)
     }
   }
 
@@ -74,27 +120,49 @@ extension ContainerHost {
   private func sendDrained(
     _ log: DrainedLog, _ query: LogQuery, tail: Int?, _ yield: @Sendable (LogChunk) -> Void
   ) async throws {
-    if tail == 0 { return }
-    var kept: [LogChunk] = []
-    var lines = 0
+    if let tail, tail <= 0 { return }
+    var last = LastLines(tail ?? 0)
     var position: DrainedLog.Position?
     repeat {
       try Task.checkCancellation()
       let (chunks, next) = try await files.read(log, query, from: position)
       position = next
-      guard let tail else {
-        for chunk in chunks { yield(chunk) }
+      for chunk in chunks {
+        if tail == nil { yield(chunk) } else { last.add(chunk) }
+      }
+    } while position != nil
+    for chunk in last.chunks { yield(chunk) }
+  }
+}
+
+/// The last so many lines of output that comes in pieces; a last line without its end counts as one.
+struct LastLines {
+  private let wanted: Int
+  private(set) var chunks: [LogChunk] = []
+  private var ends = 0
+
+  init(_ wanted: Int) { self.wanted = max(0, wanted) }
+
+  var lines: Int { ends + (chunks.last.map { $0.bytes.last != 10 } ?? false ? 1 : 0) }
+
+  mutating func add(_ chunk: LogChunk) {
+    guard wanted > 0, !chunk.bytes.isEmpty else { return }
+    chunks.append(chunk)
+    ends += chunk.bytes.count { $0 == 10 }
+    while lines > wanted, let first = chunks.first {
+      let here = first.bytes.count { $0 == 10 }
+      // Its rest, after its last line end, belongs to the next line.
+      let surplus = lines - here - wanted
+      if chunks.count > 1, surplus > 0 || (surplus == 0 && first.bytes.last == 10) {
+        chunks.removeFirst()
+        ends -= here
         continue
       }
-      kept += chunks
-      lines += chunks.reduce(0) { $0 + $1.bytes.count { $0 == 10 } }
-      var surplus = 0
-      while surplus < kept.count, case let here = kept[surplus].bytes.count(where: { $0 == 10 }), lines - here >= tail {
-        lines -= here
-        surplus += 1
-      }
-      kept.removeFirst(surplus)
-    } while position != nil
-    for chunk in kept { yield(chunk) }
+      // Some of its lines are among the last: the others go.
+      guard let end = first.bytes.firstIndex(of: 10) else { return }
+      chunks[0].bytes = Array(first.bytes[(end + 1)...])
+      ends -= 1
+      if chunks[0].bytes.isEmpty { chunks.removeFirst() }
+    }
   }
 }

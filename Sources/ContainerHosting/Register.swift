@@ -49,7 +49,12 @@ actor Register {
     entries.values.contains { $0.instance.app == instance.app && $0.instance.handle != instance.handle && !$0.removing }
   }
 
-  func beginStart(_ id: String) { entries[id]?.stage = .starting(ended: false) }
+  /// False: it is not waiting to be started.
+  func beginStart(_ id: String) -> Bool {
+    guard entries[id]?.stage == .created else { return false }
+    entries[id]?.stage = .starting(ended: false)
+    return true
+  }
 
   /// Ends the start well; true: the container has ended meanwhile, which is now to be told.
   func started(_ id: String, at time: WallTime) -> Bool {

@@ -18,7 +18,8 @@ extension ControlService {
   func version() async -> JSONValue {
     .object([
       "api": 1, "version": .string(facts.version), "pid": .integer(Int64(facts.pid)), "root": .string(facts.root),
-      "instance": .string(facts.layout.id), "name": .string(facts.layout.name), "cgroup_parent": .string(facts.layout.cgroupParent),
+      "instance": .string(facts.layout.id), "name": .string(facts.layout.name),
+      "cgroup_parent": .string(facts.layout.cgroupParent),
       "engine": await parts.engine(),
     ])
   }
@@ -33,10 +34,15 @@ extension ControlService {
       var found: [AppID]
       if name.hasPrefix("@") {
         found = known.filter { $0.stack == name.dropFirst() }.map(\.id)
-        if found.isEmpty { throw RPCFailure(.notFound, "no app is in the stack '\(name.dropFirst())'", hint: "`supervisor ps -a` lists them all") }
+        if found.isEmpty {
+          throw RPCFailure(
+            .notFound, "no app is in the stack '\(name.dropFirst())'", hint: "`supervisor ps -a` lists them all")
+        }
       } else {
         found = known.filter { $0.id.name == name }.map(\.id)
-        if found.isEmpty { throw RPCFailure(.notFound, "no app is named '\(name)'", hint: nearest(name, known.map(\.id.name))) }
+        if found.isEmpty {
+          throw RPCFailure(.notFound, "no app is named '\(name)'", hint: nearest(name, known.map(\.id.name)))
+        }
       }
       for id in found where !ids.contains(id) { ids.append(id) }
     }
@@ -49,7 +55,9 @@ extension ControlService {
   }
 
   private func named(_ arguments: Arguments) async throws(RPCFailure) -> [AppID] {
-    guard let names = try arguments.texts("apps"), !names.isEmpty else { throw RPCFailure(.invalidParameters, "apps must name at least one app") }
+    guard let names = try arguments.texts("apps"), !names.isEmpty else {
+      throw RPCFailure(.invalidParameters, "apps must name at least one app")
+    }
     return try await resolve(names)
   }
 
@@ -84,7 +92,8 @@ extension ControlService {
       report.exit.map {
         .object([
           "code": .integer(Int64($0.exitCode)), "reason": .string($0.reason), "oom": .bool($0.outOfMemory),
-          "started_at": $0.startedAt.map { .integer($0.nanoseconds) } ?? .null, "ended_at": .integer($0.endedAt.nanoseconds),
+          "started_at": $0.startedAt.map { .integer($0.nanoseconds) } ?? .null,
+          "ended_at": .integer($0.endedAt.nanoseconds),
         ])
       } ?? .null
     return .object(object)
@@ -119,7 +128,9 @@ extension ControlService {
     let ids = try await named(arguments)
     let text = try arguments.text("signal") ?? "KILL"
     guard let number = SignalName.number(text) else {
-      throw RPCFailure(.invalidParameters, "'\(text)' is not a signal", hint: "for example TERM, HUP, USR1, KILL or a number from 1 to 64")
+      throw RPCFailure(
+        .invalidParameters, "'\(text)' is not a signal",
+        hint: "for example TERM, HUP, USR1, KILL or a number from 1 to 64")
     }
     do throws(OperationFailure) { try await supervisor.signal(number, ids) } catch { throw RPCFailure(error) }
     return Self.names(ids)
@@ -201,7 +212,8 @@ extension ControlService {
 
   private static func settled(_ stuck: JSONObject, _ open: Set<AppID>, timedOut: Bool) -> JSONValue {
     .object([
-      "failed": .object(stuck), "waiting": .array(open.map(\.name).sorted().map { .string($0) }), "timed_out": .bool(timedOut),
+      "failed": .object(stuck), "waiting": .array(open.map(\.name).sorted().map { .string($0) }),
+      "timed_out": .bool(timedOut),
     ])
   }
 

@@ -17,7 +17,11 @@ extension ControlService {
       let reading = Policies.read(source, rules: facts.rules)
       for problem in reading.problems {
         let rendered = problem.rendered(file: source.path)
-        if problem.severity == .error { problems.append(Self.json(problem, rendered)) } else { warnings.append(.string(rendered)) }
+        if problem.severity == .error {
+          problems.append(Self.json(problem, rendered))
+        } else {
+          warnings.append(.string(rendered))
+        }
       }
       if let policy = reading.policy, let canonical = reading.canonical {
         guard policy.profiles.isEmpty || !profiles.isDisjoint(with: policy.profiles) else { continue }
@@ -28,13 +32,18 @@ extension ControlService {
     problems += await together(readings).map { Self.json($0, $0.rendered(file: "policies")) }
     guard problems.isEmpty else {
       throw RPCFailure(
-        .invalidParameters, problems.count == 1 ? "a policy is not valid; nothing was changed" : "\(problems.count) problems in policies; nothing was changed",
+        .invalidParameters,
+        problems.count == 1
+          ? "a policy is not valid; nothing was changed"
+          : "\(problems.count) problems in policies; nothing was changed",
         data: .object(["problems": .array(problems), "hint": "`supervisor policy check` checks without a daemon"]))
     }
     return try await apply(checked, arguments, warnings)
   }
 
-  private func apply(_ checked: [CheckedApp], _ arguments: Arguments, _ warnings: [JSONValue]) async throws(RPCFailure) -> JSONValue {
+  private func apply(_ checked: [CheckedApp], _ arguments: Arguments, _ warnings: [JSONValue]) async throws(RPCFailure)
+    -> JSONValue
+  {
     let origin = try arguments.text("origin") ?? ""
     let recreate = try arguments.flag("recreate")
     let changes: [AppID: AppliedChange]
@@ -48,7 +57,9 @@ extension ControlService {
     }
     var applied = JSONObject()
     for (id, change) in changes.sorted(by: { $0.key < $1.key }) { applied[id.name] = .string(change.rawValue) }
-    return .object(["apps": .object(applied), "orphans": .array(orphans.map { .string($0.name) }), "warnings": .array(warnings)])
+    return .object([
+      "apps": .object(applied), "orphans": .array(orphans.map { .string($0.name) }), "warnings": .array(warnings),
+    ])
   }
 
   private func together(_ readings: [Reading]) async -> [Problem] {
@@ -62,7 +73,8 @@ extension ControlService {
       let bytes = file["base64"]?.stringValue.flatMap({ Base64.decode($0) })
     else { throw RPCFailure(.invalidParameters, "a file has path, folder (absolute) and base64") }
     var source = PolicySource(
-      path: path, folder: folder, bytes: bytes, environment: environment, defaultStack: file["stack"]?.stringValue ?? "default")
+      path: path, folder: folder, bytes: bytes, environment: environment,
+      defaultStack: file["stack"]?.stringValue ?? "default")
     for (name, text) in try Arguments.map(file["env_files"] ?? .object([:]), "env_files") {
       guard let content = Base64.decode(text) else { throw RPCFailure(.invalidParameters, "env_files holds base64") }
       source.envFiles[name] = content
@@ -72,8 +84,10 @@ extension ControlService {
 
   private static func json(_ problem: Problem, _ rendered: String) -> JSONValue {
     .object([
-      "severity": .string(problem.severity.rawValue), "line": .integer(Int64(problem.line)), "column": .integer(Int64(problem.column)),
-      "key": .string(problem.path), "message": .string(problem.message), "hint": problem.hint.map { .string($0) }, "rendered": .string(rendered),
+      "severity": .string(problem.severity.rawValue), "line": .integer(Int64(problem.line)),
+      "column": .integer(Int64(problem.column)),
+      "key": .string(problem.path), "message": .string(problem.message), "hint": problem.hint.map { .string($0) },
+      "rendered": .string(rendered),
     ])
   }
 }

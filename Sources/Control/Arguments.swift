@@ -11,7 +11,9 @@ struct Arguments {
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")
     }
     for key in object.keys where !known.contains(key) {
-      throw RPCFailure(.invalidParameters, "\(call.method) has no argument '\(key)'", hint: "it takes: \(known.joined(separator: ", "))")
+      throw RPCFailure(
+        .invalidParameters, "\(call.method) has no argument '\(key)'",
+        hint: "it takes: \(known.joined(separator: ", "))")
     }
   }
 
@@ -50,10 +52,14 @@ struct Arguments {
   }
 
   static func map(_ value: JSONValue, _ key: String) throws(RPCFailure) -> [String: String] {
-    guard let object = value.objectValue else { throw RPCFailure(.invalidParameters, "\(key) must be an object of strings") }
+    guard let object = value.objectValue else {
+      throw RPCFailure(.invalidParameters, "\(key) must be an object of strings")
+    }
     var map: [String: String] = [:]
     for (name, member) in object {
-      guard let text = member.stringValue else { throw RPCFailure(.invalidParameters, "\(key) must be an object of strings") }
+      guard let text = member.stringValue else {
+        throw RPCFailure(.invalidParameters, "\(key) must be an object of strings")
+      }
       map[name] = text
     }
     return map

@@ -15,7 +15,9 @@ package struct DaemonFacts: Sendable {
   /// Ids of operators besides root.
   package var operators: Set<UInt32>
 
-  package init(version: String, pid: Int32, root: String, layout: InstanceLayout, rules: HostRules, operators: Set<UInt32>) {
+  package init(
+    version: String, pid: Int32, root: String, layout: InstanceLayout, rules: HostRules, operators: Set<UInt32>
+  ) {
     self.version = version
     self.pid = pid
     self.root = root
@@ -30,7 +32,8 @@ package protocol DaemonParts: Sendable {
   /// The engine's name and version, or why there is none.
   func engine() async -> JSONValue
   /// Carries out an `image.*` call; `progress` gets one object for each step.
-  func image(_ method: String, _ arguments: JSONValue, progress: @escaping @Sendable (JSONValue) async throws -> Void) async throws(RPCFailure)
+  func image(_ method: String, _ arguments: JSONValue, progress: @escaping @Sendable (JSONValue) async throws -> Void)
+    async throws(RPCFailure)
     -> JSONValue
   /// Removes an app's data folders and the volumes only it names; returns what was removed.
   func removeData(of app: Policy) async throws(RPCFailure) -> [String]
@@ -63,10 +66,13 @@ package struct ControlService: RPCService {
 
   package func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
     guard let method = Self.methods[call.method] else {
-      throw RPCFailure(.unknownMethod, "there is no method '\(call.method)'", hint: "`supervisor api --list` prints them all")
+      throw RPCFailure(
+        .unknownMethod, "there is no method '\(call.method)'", hint: "`supervisor api --list` prints them all")
     }
     guard facts.operators.contains(call.peer.uid) else {
-      throw RPCFailure(.denied, "user \(call.peer.uid) may not call \(call.method) here", hint: "ask as the user the daemon runs as, or as root")
+      throw RPCFailure(
+        .denied, "user \(call.peer.uid) may not call \(call.method) here",
+        hint: "ask as the user the daemon runs as, or as root")
     }
     return try await method.body(self, call, Arguments(call, method.arguments))
   }
@@ -78,20 +84,28 @@ package struct ControlService: RPCService {
     Method(name: "version", role: .viewer, arguments: [], streams: false, summary: "versions and facts of the daemon") {
       (service, _, _) throws(RPCFailure) in await service.version()
     },
-    Method(name: "api.list", role: .viewer, arguments: [], streams: false, summary: "this table") { (_, _, _) throws(RPCFailure) in
+    Method(name: "api.list", role: .viewer, arguments: [], streams: false, summary: "this table") {
+      (_, _, _) throws(RPCFailure) in
       .array(table.map(describe))
     },
     Method(name: "app.list", role: .viewer, arguments: ["apps"], streams: false, summary: "apps as `ps` shows them") {
       (service, _, arguments) throws(RPCFailure) in try await service.list(arguments)
     },
-    Method(name: "app.status", role: .viewer, arguments: ["app"], streams: false, summary: "one app with its limits and layers as asked and in force") {
+    Method(
+      name: "app.status", role: .viewer, arguments: ["app"], streams: false,
+      summary: "one app with its limits and layers as asked and in force"
+    ) {
       (service, _, arguments) throws(RPCFailure) in try await service.status(arguments)
     },
-    Method(name: "app.config", role: .viewer, arguments: ["app"], streams: false, summary: "the applied copy of an app's policy") {
+    Method(
+      name: "app.config", role: .viewer, arguments: ["app"], streams: false,
+      summary: "the applied copy of an app's policy"
+    ) {
       (service, _, arguments) throws(RPCFailure) in try await service.config(arguments)
     },
     Method(
-      name: "app.up", role: .owner, arguments: ["files", "origin", "environment", "recreate", "remove_orphans", "profiles", "no_deps", "check_only"],
+      name: "app.up", role: .owner,
+      arguments: ["files", "origin", "environment", "recreate", "remove_orphans", "profiles", "no_deps", "check_only"],
       streams: false, summary: "check policies, apply them all or none, and want them running"
     ) { (service, _, arguments) throws(RPCFailure) in try await service.up(arguments) },
     Method(
@@ -108,13 +122,22 @@ package struct ControlService: RPCService {
     Method(name: "app.stop", role: .operator, arguments: ["apps"], streams: false, summary: "want apps stopped") {
       (service, _, arguments) throws(RPCFailure) in try await service.stop(arguments)
     },
-    Method(name: "app.restart", role: .operator, arguments: ["apps"], streams: false, summary: "end and start again, in order") {
+    Method(
+      name: "app.restart", role: .operator, arguments: ["apps"], streams: false,
+      summary: "end and start again, in order"
+    ) {
       (service, _, arguments) throws(RPCFailure) in try await service.restart(arguments)
     },
-    Method(name: "app.kill", role: .operator, arguments: ["apps", "signal"], streams: false, summary: "send a signal; KILL reaches every process") {
+    Method(
+      name: "app.kill", role: .operator, arguments: ["apps", "signal"], streams: false,
+      summary: "send a signal; KILL reaches every process"
+    ) {
       (service, _, arguments) throws(RPCFailure) in try await service.kill(arguments)
     },
-    Method(name: "app.hurry", role: .operator, arguments: ["apps"], streams: false, summary: "kill what is being stopped, without its grace time") {
+    Method(
+      name: "app.hurry", role: .operator, arguments: ["apps"], streams: false,
+      summary: "kill what is being stopped, without its grace time"
+    ) {
       (service, _, arguments) throws(RPCFailure) in try await service.hurry(arguments)
     },
     Method(name: "app.pause", role: .operator, arguments: ["apps"], streams: false, summary: "freeze every process") {
@@ -128,7 +151,8 @@ package struct ControlService: RPCService {
       summary: "output of apps; items are chunks"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.logs(call, arguments) },
     Method(
-      name: "event.subscribe", role: .viewer, arguments: ["after", "apps", "follow", "limit"], streams: true, summary: "events from a cursor on"
+      name: "event.subscribe", role: .viewer, arguments: ["after", "apps", "follow", "limit"], streams: true,
+      summary: "events from a cursor on"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.events(call, arguments) },
     imageMethod("image.list", [], "images of the engine"),
     imageMethod("image.pull", ["reference"], "pull; items are progress"),
@@ -143,7 +167,10 @@ package struct ControlService: RPCService {
   ]
 
   private static func imageMethod(_ name: String, _ arguments: [String], _ summary: String) -> Method {
-    Method(name: name, role: name == "image.list" ? .viewer : .owner, arguments: arguments, streams: name != "image.list", summary: summary) {
+    Method(
+      name: name, role: name == "image.list" ? .viewer : .owner, arguments: arguments, streams: name != "image.list",
+      summary: summary
+    ) {
       (service, call, _) throws(RPCFailure) in
       try await service.parts.image(name, call.parameters) { try await call.send($0) }
     }
@@ -151,7 +178,8 @@ package struct ControlService: RPCService {
 
   private static func describe(_ method: Method) -> JSONValue {
     .object([
-      "method": .string(method.name), "role": .string(method.role.rawValue), "arguments": .array(method.arguments.map { .string($0) }),
+      "method": .string(method.name), "role": .string(method.role.rawValue),
+      "arguments": .array(method.arguments.map { .string($0) }),
       "streams": .bool(method.streams), "summary": .string(method.summary),
     ])
   }

@@ -7,7 +7,9 @@ extension ControlService {
   // MARK: Logs
 
   func logs(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
-    guard let names = try arguments.texts("apps"), !names.isEmpty else { throw RPCFailure(.invalidParameters, "apps must name at least one app") }
+    guard let names = try arguments.texts("apps"), !names.isEmpty else {
+      throw RPCFailure(.invalidParameters, "apps must name at least one app")
+    }
     let ids = try await resolve(names)
     let follow = try arguments.flag("follow")
     let query = LogQuery(
@@ -64,7 +66,8 @@ extension ControlService {
   private static func json(_ chunk: LogChunk, _ id: AppID) -> JSONValue {
     let text = String(validating: chunk.bytes, as: UTF8.self)
     return .object([
-      "app": .string(id.name), "time": .integer(chunk.time.nanoseconds), "stream": .string(chunk.stream == .output ? "stdout" : "stderr"),
+      "app": .string(id.name), "time": .integer(chunk.time.nanoseconds),
+      "stream": .string(chunk.stream == .output ? "stdout" : "stderr"),
       "text": text.map { .string($0) }, "base64": text == nil ? .string(Base64.encode(chunk.bytes)) : nil,
     ])
   }
@@ -86,7 +89,9 @@ extension ControlService {
         guard !page.isEmpty else { break }
         for event in page {
           cursor = event.cursor
-          guard filter == nil || event.app.map({ filter?.contains($0) ?? true }) ?? false, sent < limit else { continue }
+          guard filter == nil || event.app.map({ filter?.contains($0) ?? true }) ?? false, sent < limit else {
+            continue
+          }
           try await call.send(event.json)
           sent += 1
         }

@@ -4,7 +4,7 @@ internal import Glibc
 /// Bytes to send, asked for piece by piece as the Engine takes them.
 package struct ByteSource: Sendable {
   /// The next piece; nil at the end; an error ends the upload. Empty pieces are skipped.
-  let next: @Sendable () async throws -> [UInt8]?
+  package let next: @Sendable () async throws -> [UInt8]?
 
   /// A source that asks `next` for each piece; it is never asked twice at a time.
   package init(_ next: @escaping @Sendable () async throws -> [UInt8]?) { self.next = next }

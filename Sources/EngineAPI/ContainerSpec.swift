@@ -2,7 +2,7 @@ package import Model
 
 /// A container to create: the body of `POST /containers/create`. What is nil or empty is left out of the request, which the Engine
 /// reads as "not given" (an empty MaskedPaths would mean "mask nothing").
-package struct ContainerSpec: Sendable, Equatable {
+package struct ContainerSpec: Sendable, Equatable, CustomStringConvertible, CustomReflectable {
   /// What to run, best an image id.
   package var image: String
   /// `uid:gid`; empty: the image's.
@@ -28,6 +28,10 @@ package struct ContainerSpec: Sendable, Equatable {
   package var networks: [String: NetworkEndpoint] = [:]
 
   package init(image: String) { self.image = image }
+
+  /// Without its values: they can be secrets, and descriptions end in logs.
+  package var description: String { "a container of \(image)" }
+  package var customMirror: Mirror { Mirror(self, children: []) }
 
   package static func == (left: ContainerSpec, right: ContainerSpec) -> Bool {
     left.json(EngineDifferences(.other)) == right.json(EngineDifferences(.other))

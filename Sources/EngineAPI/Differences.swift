@@ -19,6 +19,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var tmpfsTakesOwner: Bool { flavour != .podman }
   /// Limits are changed by podman's own call, `POST /libpod/containers/{id}/update` (4.3 and newer), not by docker's.
   var updatesByOwnCall: Bool { flavour == .podman }
+  /// Images with a name are pruned by podman's own call only.
+  var prunesImagesByOwnCall: Bool { flavour == .podman }
   /// A container killed for memory may not say so: read the cgroup's own count.
   package var mayMissOutOfMemory: Bool { flavour == .podman }
   /// `MaskedPaths` is ignored; the security option `mask=` does it.
@@ -36,8 +38,12 @@ package struct EngineDifferences: Sendable, Equatable {
   var processColumns: String { flavour == .podman ? "pid,user,args" : "-eo pid,user,args" }
   /// A login without TLS works only at a registry named `localhost`.
   package var plainLoginNeedsLocalhost: Bool { flavour == .podman }
+  /// A build whose client has gone runs the step it is in to its end.
+  package var finishesBuildStep: Bool { flavour == .podman }
   /// An imported image does not get the name that was asked for.
   package var importIgnoresTag: Bool { flavour == .podman }
+  /// `tail` of logs gives the last lines as they were written; podman glues an unfinished one to the line before it.
+  package var tailIsExact: Bool { flavour != .podman }
   /// Inspect leaves out LogConfig.Config.
   package var hidesLogOptions: Bool { flavour == .podman }
 

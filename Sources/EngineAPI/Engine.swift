@@ -56,7 +56,7 @@ package struct Engine: Sendable {
   package var differences: EngineDifferences { EngineDifferences(flavour) }
 
   /// Connects, asks who answers (`GET /_ping`) and settles the version. An Engine that is replaced by another program or version
-  /// while this value lives is found by connecting again.
+  /// while this value lives is found by connecting again. `close` it before the loop is stopped: what waits then would wait for ever.
   package static func connect(to endpoint: EngineEndpoint, on loop: EventLoop, limits: EngineLimits = EngineLimits())
     async throws(EngineFailure) -> Engine
   {

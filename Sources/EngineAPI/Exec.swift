@@ -1,7 +1,7 @@
 package import Model
 
 /// A process to run in a running container. Only for an operator's command and what a policy names; never privileged.
-package struct ExecSpec: Sendable {
+package struct ExecSpec: Sendable, CustomStringConvertible, CustomReflectable {
   package var command: [String]
   /// `uid:gid`; empty: the container's.
   package var user = ""
@@ -11,6 +11,10 @@ package struct ExecSpec: Sendable {
   package var input = false
 
   package init(_ command: [String]) { self.command = command }
+
+  /// Without its values: they can be secrets, and descriptions end in logs.
+  package var description: String { "a command of \(command.count) words" }
+  package var customMirror: Mirror { Mirror(self, children: []) }
 
   var json: JSONValue {
     .object([

@@ -1,7 +1,7 @@
 internal import Model
 
 /// A build: `POST /build` with a tar of its context.
-package struct BuildSpec: Sendable {
+package struct BuildSpec: Sendable, CustomStringConvertible, CustomReflectable {
   /// The name of the result.
   package var tag: ImageReference
   /// In the context.
@@ -19,6 +19,10 @@ package struct BuildSpec: Sendable {
   package var credentials: [RegistryCredentials] = []
 
   package init(tag: ImageReference) { self.tag = tag }
+
+  /// Without its values: they can be secrets, and descriptions end in logs.
+  package var description: String { "a build of \(tag)" }
+  package var customMirror: Mirror { Mirror(self, children: []) }
 }
 
 /// Images: `/images`, `/build`. An image is named by its id, `name:tag` or `name@digest`.
@@ -45,13 +49,14 @@ extension Engine {
   }
 
   /// `POST /images/create?fromImage=`. Read the stream to its end: the image is there only then, and a failure comes as its error.
-  package func pullImage(_ reference: ImageReference, _ credentials: RegistryCredentials? = nil)
-    async throws(EngineFailure) -> ProgressStream
-  {
+  /// `timedOut` when no progress came for `idle`.
+  package func pullImage(
+    _ reference: ImageReference, _ credentials: RegistryCredentials? = nil, idle: Duration? = nil
+  ) async throws(EngineFailure) -> ProgressStream {
     var request = request(.post, "/images/create", "pull \(reference)")
     request.query = [("fromImage", reference.name), ("tag", reference.tag)]
     request.authorize(credentials)
-    return try await progress(request)
+    return try await progress(request, idle: idle)
   }
 
   /// `POST /images/{name}/push`. Read the stream to its end.
@@ -100,7 +105,7 @@ extension Engine {
   }
 
   /// `POST /build` with a tar of the context, streamed. The result's id is in the last progress that has one. Read the stream to
-  /// its end; letting go of it stops the build.
+  /// its end; letting go of it stops the build (podman: after the step that runs, see `finishesBuildStep`).
   package func buildImage(_ spec: BuildSpec, context: ByteSource) async throws(EngineFailure) -> ProgressStream {
     var request = request(.post, "/build", "build \(spec.tag)")
     request.query = [
@@ -142,17 +147,22 @@ extension Engine {
     -> RemovedImages
   {
     var request = request(.post, "/images/prune", "prune images")
-    request.query = filters.adding("dangling", unnamedOnly ? "true" : "false").query
+    if differences.prunesImagesByOwnCall {
+      request.path = "/v4.0.0/libpod/images/prune"
+      request.query = [("all", unnamedOnly ? "false" : "true")] + filters.query
+    } else {
+      request.query = filters.adding("dangling", unnamedOnly ? "true" : "false").query
+    }
     let answer = try await document(request)
     return RemovedImages(answer.arrayValue ?? answer.list("ImagesDeleted"))
   }
 
   /// Opens a stream of progress lines; an error line ends it as the failure it names.
-  private func progress(_ request: Request) async throws(EngineFailure) -> ProgressStream {
+  private func progress(_ request: Request, idle: Duration? = nil) async throws(EngineFailure) -> ProgressStream {
     var request = request
     // The Engine says nothing until it has read the upload or reached the registry.
     request.deadline = .none
-    let (_, bytes) = try await transport.open(request)
+    let (_, bytes) = try await transport.open(request, idle: idle)
     let operation = request.operation
     let secrets = request.secrets
     let decoder = JSONLines<Progress>(operation: operation, lineLimit: transport.limits.line) {

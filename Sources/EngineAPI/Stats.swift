@@ -59,10 +59,11 @@ package struct ContainerStats: Sendable, Equatable {
 }
 
 extension Engine {
-  /// `GET /containers/{id}/stats`: usage about once a second for as long as it is read.
-  package func containerStats(_ id: String) async throws(EngineFailure) -> StatsStream {
+  /// `GET /containers/{id}/stats`: usage about once a second (podman: every 5) for as long as it is read. `timedOut` when nothing
+  /// came for `idle`.
+  package func containerStats(_ id: String, idle: Duration? = nil) async throws(EngineFailure) -> StatsStream {
     let request = statsRequest(id, stream: true)
-    let (_, bytes) = try await transport.open(request)
+    let (_, bytes) = try await transport.open(request, idle: idle)
     return StatsStream(
       bytes,
       JSONLines(operation: request.operation, lineLimit: transport.limits.line) { (json) throws(EngineFailure) in

@@ -12,9 +12,9 @@ package actor Transport {
   nonisolated let loop: EventLoop
   package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-  private let multi: UnsafeMutableRawPointer
-  private var wired = false
-  private var closed = false
+  /// Nil once closed.
+  private var multi: UnsafeMutableRawPointer?
+  private var isWired = false
   private var watched: Set<Int32> = []
   private var timer: EventLoop.TimerID?
   private var nextID: UInt64 = 1
@@ -44,10 +44,7 @@ package actor Transport {
     self.multi = multi
   }
 
-  isolated deinit {
-    release()
-    curl_multi_cleanup(multi)
-  }
+  isolated deinit { release() }
 
   // MARK: Exchanges
 
@@ -86,10 +83,7 @@ package actor Transport {
   }
 
   /// Ends every exchange with `cancelled` and closes the connections. Later calls fail at once.
-  package func close() {
-    closed = true
-    release()
-  }
+  package func close() { release() }
 
   private func takeID() -> UInt64 {
     defer { nextID += 1 }
@@ -106,8 +100,7 @@ package actor Transport {
   /// Makes the transfer and gives it to libcurl.
   @discardableResult
   private func start(_ id: UInt64, _ request: Request, _ sink: Transfer.Sink, deadline: Request.Deadline) -> Transfer? {
-    wire()
-    guard !closed, !Task.isCancelled, let easy = spare.popLast() ?? curl_easy_init() else {
+    guard let multi = wired(), !Task.isCancelled, let easy = spare.popLast() ?? curl_easy_init() else {
       switch sink {
       case .collect(let caller): caller.resume(returning: .failure(.cancelled))
       case .stream(let channel, let opener):
@@ -230,13 +223,15 @@ package actor Transport {
 
   // MARK: libcurl and the loop
 
-  private func wire() {
-    guard !wired else { return }
-    wired = true
+  /// The multi handle with its callbacks set, on the loop; nil once closed.
+  private func wired() -> UnsafeMutableRawPointer? {
+    guard let multi, !isWired else { return multi }
+    isWired = true
     let me = Unmanaged.passUnretained(self).toOpaque()
     cc_multi_on_socket(multi, Self.onSocket, me)
     cc_multi_on_timer(multi, Self.onTimer, me)
     cc_multi_set_long(multi, CURLMOPT_MAXCONNECTS, Self.keptConnections)
+    return multi
   }
 
   private static let onSocket: curl_socket_callback = { _, socket, what, data, _ in
@@ -297,6 +292,7 @@ package actor Transport {
 
   /// Lets libcurl work on a socket, or (CURL_SOCKET_BAD, which is CURL_SOCKET_TIMEOUT) on what is due.
   private func act(_ socket: Int32, _ events: Int32) {
+    guard let multi else { return }
     var running: Int32 = 0
     curl_multi_socket_action(multi, socket, events, &running)
     settle()
@@ -304,7 +300,7 @@ package actor Transport {
 
   private func settle() {
     var code = CURLE_OK
-    while let easy = cc_multi_finished(multi, &code) {
+    while let multi, let easy = cc_multi_finished(multi, &code) {
       guard let transfer = byHandle[easy] else { continue }
       if case .connection = transfer.sink {
         connected(transfer, code)
@@ -360,7 +356,7 @@ package actor Transport {
     curl_multi_remove_handle(multi, transfer.easy)
     if case .connection = transfer.sink {
       curl_easy_cleanup(transfer.easy)
-    } else if spare.count < Self.spareLimit, !closed {
+    } else if spare.count < Self.spareLimit {
       curl_easy_reset(transfer.easy)
       spare.append(transfer.easy)
     } else {
@@ -375,14 +371,17 @@ package actor Transport {
   }
 
   private func release() {
+    guard let multi else { return }
     for hijacked in Array(hijacked.values) { hijacked.end(.cancelled, on: self) }
     for id in Array(transfers.keys) { end(id, .cancelled) }
     for easy in spare { curl_easy_cleanup(easy) }
     spare = []
+    self.multi = nil
     cc_multi_on_socket(multi, nil, nil)
     cc_multi_on_timer(multi, nil, nil)
     for socket in watched { loop.unwatch(socket) }
     watched = []
+    curl_multi_cleanup(multi)
     if let timer { loop.cancel(timer) }
     timer = nil
   }

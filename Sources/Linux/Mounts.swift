@@ -127,13 +127,14 @@ package struct DetachedMount: ~Copyable, Sendable {
 
   /// A new file system of `type` with `options` (nil value: a flag), as fsconfig(2) takes them.
   package init(new type: String, _ options: [(String, String?)], _ rules: MountRules) throws(SystemFault) {
-    let pairs = CStrings(options.flatMap { [$0.0, $0.1 ?? ""] })
-    for (index, option) in options.enumerated() where option.1 == nil {
-      free(pairs.pointers[2 * index + 1])
-      pairs.pointers[2 * index + 1] = nil
-    }
-    let raw = pairs.pointers.withMemoryRebound(to: UnsafePointer<CChar>?.self, capacity: 2 * options.count + 1) {
-      cl_new_mount(type, $0, UInt64(rules.rawValue))
+    let raw = CStrings.with(options.flatMap { [$0.0, $0.1 ?? ""] }) { pairs in
+      for (index, option) in options.enumerated() where option.1 == nil {
+        free(pairs[2 * index + 1])
+        pairs[2 * index + 1] = nil
+      }
+      return pairs.withMemoryRebound(to: UnsafePointer<CChar>?.self, capacity: 2 * options.count + 1) {
+        cl_new_mount(type, $0, UInt64(rules.rawValue))
+      }
     }
     descriptor = Descriptor(owning: try checkShim("fsmount", type) { raw })
   }

@@ -53,30 +53,30 @@ package enum Children {
   /// empty environment. Returns its pid; the caller waits for it.
   package static func spawn(_ path: String, _ arguments: [String], descriptors: [Int32]) throws(SystemFault) -> Int32 {
     var pid: pid_t = 0
-    let vector = CStrings(arguments)
-    let empty = CStrings([])
-    try checkShim("posix_spawn", path) {
-      cl_spawn(path, vector.pointers, empty.pointers, descriptors, Int32(descriptors.count), &pid)
+    try CStrings.with(arguments) { (vector) throws(SystemFault) in
+      try CStrings.with([]) { (empty) throws(SystemFault) in
+        _ = try checkShim("posix_spawn", path) {
+          cl_spawn(path, vector, empty, descriptors, Int32(descriptors.count), &pid)
+        }
+      }
     }
     return pid
   }
 }
 
-/// A NULL-terminated array of C strings, freed with this object.
-package final class CStrings {
-  /// Valid as long as this object lives.
-  package let pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
-  private let count: Int
-
-  package init(_ strings: [String]) {
-    count = strings.count
-    pointers = .allocate(capacity: strings.count + 1)
+/// Argument, environment and option vectors as C wants them.
+package enum CStrings {
+  /// Lends `strings` as a NULL-terminated array for the length of one call.
+  package static func with<Result, Failure: Error>(
+    _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let pointers = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: strings.count + 1)
     for (index, string) in strings.enumerated() { pointers[index] = strdup(string) }
     pointers[strings.count] = nil
-  }
-
-  deinit {
-    for index in 0..<count { free(pointers[index]) }
-    pointers.deallocate()
+    defer {
+      for index in strings.indices { free(pointers[index]) }
+      pointers.deallocate()
+    }
+    return try body(pointers)
   }
 }

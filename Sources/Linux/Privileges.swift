@@ -75,15 +75,19 @@ package enum Privileges {
 
   /// Replaces the program by an open file (execveat(2)). Returns only by an error.
   package static func execute(_ file: Int32, _ arguments: [String], _ environment: [String]) throws(SystemFault) {
-    let vector = CStrings(arguments)
-    let values = CStrings(environment)
-    try checkShim("execve", arguments.first ?? "") { cl_exec_open(file, vector.pointers, values.pointers) }
+    try CStrings.with(arguments) { (vector) throws(SystemFault) in
+      try CStrings.with(environment) { (values) throws(SystemFault) in
+        _ = try checkShim("execve", arguments.first ?? "") { cl_exec_open(file, vector, values) }
+      }
+    }
   }
 
   /// Replaces the program by what `path` names: for scripts, whose interpreter opens them by name.
   package static func execute(path: String, _ arguments: [String], _ environment: [String]) throws(SystemFault) {
-    let vector = CStrings(arguments)
-    let values = CStrings(environment)
-    try check("execve", path) { execve(path, vector.pointers, values.pointers) }
+    try CStrings.with(arguments) { (vector) throws(SystemFault) in
+      try CStrings.with(environment) { (values) throws(SystemFault) in
+        _ = try check("execve", path) { execve(path, vector, values) }
+      }
+    }
   }
 }

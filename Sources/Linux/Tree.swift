@@ -12,7 +12,7 @@ package enum Tree {
         try check("rmdir", "\(folder.path)/\(name)") { unlinkat(raw, name, AT_REMOVEDIR) }
       }
       return true
-    } catch where error.code == ENOENT {
+    } catch  where error.code == ENOENT {
       return false
     }
   }
@@ -24,9 +24,10 @@ package enum Tree {
       let path = "\(folder.path)/\(name)"
       do throws(SystemFault) {
         try folder.withRaw { (raw) throws(SystemFault) in try check("unlink", path) { unlinkat(raw, name, 0) } }
-      } catch where error.code == EISDIR || error.code == EPERM {
+      } catch  where error.code == EISDIR || error.code == EPERM {
         try empty(try folder.folder(name), depth: depth + 1)
-        try folder.withRaw { (raw) throws(SystemFault) in try check("rmdir", path) { unlinkat(raw, name, AT_REMOVEDIR) } }
+        try folder.withRaw { (raw) throws(SystemFault) in try check("rmdir", path) { unlinkat(raw, name, AT_REMOVEDIR) }
+        }
       }
     }
   }

@@ -20,10 +20,12 @@ package enum InstancePlace: Sendable, Equatable {
   /// `environment` gives HOME and the XDG variables; without a HOME a user has no place.
   package func folders(_ environment: [String: String], uid: UInt32) -> Folders? {
     switch self {
-    case .root(let root): return Folders(config: "\(root)/config", state: "\(root)/state", run: "\(root)/run", log: "\(root)/log")
+    case .root(let root):
+      return Folders(config: "\(root)/config", state: "\(root)/state", run: "\(root)/run", log: "\(root)/log")
     case .system:
       return Folders(
-        config: "/etc/appsupervisor", state: "/var/lib/appsupervisor", run: "/run/appsupervisor", log: "/var/log/appsupervisor")
+        config: "/etc/appsupervisor", state: "/var/lib/appsupervisor", run: "/run/appsupervisor",
+        log: "/var/log/appsupervisor")
     case .user:
       guard let home = environment["HOME"], home.hasPrefix("/") else { return nil }
       func place(_ variable: String, _ fallback: String) -> String {
@@ -32,7 +34,8 @@ package enum InstancePlace: Sendable, Equatable {
       }
       let state = place("XDG_STATE_HOME", "\(home)/.local/state")
       return Folders(
-        config: place("XDG_CONFIG_HOME", "\(home)/.config"), state: state, run: place("XDG_RUNTIME_DIR", "/run/user/\(uid)"), log: "\(state)/log")
+        config: place("XDG_CONFIG_HOME", "\(home)/.config"), state: state,
+        run: place("XDG_RUNTIME_DIR", "/run/user/\(uid)"), log: "\(state)/log")
     }
   }
 

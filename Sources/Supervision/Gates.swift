@@ -10,6 +10,9 @@ struct Closed: Error {
 extension Supervisor {
   /// Whether a waiting app may start now.
   func gate(_ record: AppRecord) -> Result<Void, Closed> {
+    if asking.contains(record.runtime) {
+      return .failure(Closed(reason: "asks the \(record.runtime) engine what runs there"))
+    }
     if record.unadopted != nil || trouble[record.runtime] != nil {
       return .failure(
         Closed(reason: "the \(record.runtime) engine does not answer: \(trouble[record.runtime] ?? "not asked yet")"))

@@ -268,8 +268,10 @@ package struct Life: Sendable, Equatable {
     guard !replacing else { return again() }
     switch fault.kind {
     case .unavailable:
-      stage = .waiting(fault.message)
-      return [.record("app.pending", ["reason": .string(fault.message)])]
+      // Not the app's doing, so it counts as no attempt; a gate may hold it when the time is over.
+      let pause = Duration.seconds(2)
+      stage = .backoff(until: WallTime(nanoseconds: now.nanoseconds &+ pause.wholeNanoseconds))
+      return [.record("app.pending", ["reason": .string(fault.message)]), .after(pause, .backoffOver)]
     case .refused, .missing: return fail(fault.description)
     case .conflict, .failed:
       guard policy.restart != .no else { return fail(fault.description) }

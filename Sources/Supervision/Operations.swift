@@ -1,5 +1,6 @@
 internal import Linux
 package import Model
+internal import Policies
 package import Storage
 
 /// What `up` did, or would do, to one app.
@@ -31,7 +32,7 @@ extension Supervisor {
     for app in checked {
       let id = app.policy.id
       let old = apps[id]
-      let same = old?.stored.canonical == app.canonical && old?.stored.folder == app.policy.baseFolder && !recreate
+      let same = old.map { plan(old: $0.policy, new: app.policy).kind == .none } == true && !recreate
       changes[id] =
         old == nil
         ? .created
@@ -46,8 +47,14 @@ extension Supervisor {
     do throws(StorageFailure) { try await setup.store.commit(rows.map { .putApp($0) }, durable: true) } catch {
       throw .storage(error)
     }
-    for (row, app) in zip(rows, checked) { take(row, app.policy, changes[row.id] ?? .created) }
-    converge()
+    // All are known before the first is woken: each finds what it depends on.
+    for (row, app) in zip(rows, checked) { take(row, app.policy) }
+    together {
+      for row in rows {
+        if changes[row.id] == .replaced { send(.replace, to: row.id) }
+        send(.want(.running), to: row.id)
+      }
+    }
     return changes
   }
 
@@ -56,12 +63,11 @@ extension Supervisor {
     return (0..<Self.maximumSlots).first { !taken.contains($0) } ?? Self.maximumSlots
   }
 
-  private func take(_ row: StoredApp, _ policy: Policy, _ change: AppliedChange) {
+  private func take(_ row: StoredApp, _ policy: Policy) {
     slots[row.id] = row.uidSlot
     guard var record = apps[row.id] else {
       apps[row.id] = AppRecord(
         stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
-      send(.want(.running), to: row.id)
       return
     }
     // A generation given out while the commit was under way must not be given out twice.
@@ -71,8 +77,6 @@ extension Supervisor {
     record.policy = policy
     if record.life.stage.instance == nil, record.launch == nil { record.runtime = runtime(for: policy) }
     apps[row.id] = record
-    if change == .replaced { send(.replace, to: row.id) }
-    send(.want(.running), to: row.id)
   }
 
   /// The runtime a policy gets here: its own, or its fallback where no engine is to be had.
@@ -101,16 +105,18 @@ extension Supervisor {
     do throws(StorageFailure) { try await setup.store.commit(rows.map { .putApp($0) }, durable: true) } catch {
       throw .storage(error)
     }
-    for id in ids {
-      apps[id]?.stored.want = want == .running ? .running : .stopped
-      send(.want(want), to: id)
+    together {
+      for id in ids {
+        apps[id]?.stored.want = want == .running ? .running : .stopped
+        send(.want(want), to: id)
+      }
     }
   }
 
   /// Ends what runs and starts it again, in dependency order; what rests is started.
   package func restart(_ ids: [AppID]) async throws(OperationFailure) {
     try await want(.running, ids)
-    for id in ids { send(.replace, to: id) }
+    together { for id in ids { send(.replace, to: id) } }
   }
 
   /// Sends a signal; SIGKILL goes to every process of the app.

@@ -4,7 +4,7 @@ package import Model
 package import Storage
 
 extension Supervisor {
-  /// Loads what an earlier daemon knew and takes over what it left running. `read` turns a stored canonical document back into its
+  /// Loads what an earlier daemon knew; `takeOver` follows. `read` turns a stored canonical document back into its
   /// policy; one that cannot be read any more leaves its app at rest with the reason, and its instance alone.
   package func recover(
     _ snapshot: StorageSnapshot, bootID: String, read: (StoredApp) -> Result<Policy, HostFailure>,
@@ -14,26 +14,39 @@ extension Supervisor {
     slots = snapshot.idSlots
     let rests = Dictionary(uniqueKeysWithValues: snapshot.rests.map { ($0.app, $0) })
     let instances = Dictionary(uniqueKeysWithValues: snapshot.instances.map { ($0.instance.app, $0) })
+    asking = Set(setup.hosts.keys)
     let rebooted = snapshot.values["boot_id"] != bootID
     for var row in snapshot.apps {
+      let left = instances[row.id]
+      var policy = Policy(id: row.id, stack: row.stack, runtime: left?.runtime ?? .native, baseFolder: row.folder)
+      var unreadable: String?
       switch read(row) {
+      case .success(let applied): policy = applied
       case .failure(let failure):
+        // It stays known, and what runs of it runs on: it can be seen and stopped, not started.
+        unreadable = failure.description
         save([tell("app.unreadable", row.id, ["reason": .string(failure.description)])])
-      case .success(let policy):
-        if rebooted, policy.restart == .always { row.want = .running }
-        var record = AppRecord(
-          stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
-        restore(&record, rests[row.id], instances[row.id], readInstance)
-        apps[row.id] = record
       }
+      if rebooted, policy.restart == .always { row.want = .running }
+      var record = AppRecord(
+        stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
+      restore(&record, rests[row.id], left, readInstance)
+      if let unreadable { record.life.failure = unreadable }
+      apps[row.id] = record
     }
     if rebooted {
       do throws(StorageFailure) { try await setup.store.setValue("boot_id", bootID) } catch {
         setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
       }
     }
-    for runtime in setup.hosts.keys { await adopt(runtime) }
     startWanted()
+  }
+
+  /// Takes over what runs, one runtime beside the other: an engine that hangs keeps no native app waiting.
+  package func takeOver() async {
+    await withTaskGroup(of: Void.self) { group in
+      for runtime in setup.hosts.keys { group.addTask { await self.adopt(runtime) } }
+    }
   }
 
   private func restore(
@@ -63,9 +76,14 @@ extension Supervisor {
       guard record.runtime == runtime, let unadopted = record.unadopted, let launch = record.launch else { return nil }
       return (unadopted.instance, launch)
     }
+    defer {
+      asking.remove(runtime)
+      converge()
+    }
     do throws(HostFailure) {
       let (found, removed) = try await host.adopt(left)
       trouble[runtime] = nil
+      asking.remove(runtime)
       for name in removed { save([tell("host.removed_unknown", nil, ["name": .string(name)])]) }
       for (instance, _) in left { settle(instance, found[instance] ?? .gone) }
     } catch {

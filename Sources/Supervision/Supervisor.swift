@@ -83,6 +83,8 @@ package actor Supervisor {
   /// Id blocks given out, those of removed apps with data included.
   var slots: [AppID: UInt32] = [:]
   var cursor: Int64 = 0
+  /// Runtimes that were not asked yet what an earlier daemon left there: nothing is started on them before.
+  var asking: Set<Runtime> = []
   /// Why a runtime does not answer now.
   var trouble: [Runtime: String] = [:]
   private var observers: [UInt64: AsyncStream<Event>.Continuation] = [:]
@@ -142,14 +144,25 @@ package actor Supervisor {
   /// The only way an app's life changes.
   func send(_ event: LifeEvent, to id: AppID) {
     guard var record = apps[id] else { return }
-    let before = record.life.stage
+    let before = record.life
     let effects = record.life.handle(event, record.current, now: Clock.wall(), chance: Double.random(in: 0..<1))
-    if record.life.stage != before {
+    if record.life.stage != before.stage {
       record.since = Clock.wall()
       if record.life.stage.instance == nil { record.sample = nil }
     }
     apps[id] = record
     for effect in effects { perform(effect, id) }
+    // What changed nothing opens no gate.
+    if apps[id]?.life != before { converge() }
+  }
+
+  /// Tells several apps something at once: no gate opens before all have been told.
+  func together(_ body: () -> Void) {
+    let outermost = !converging
+    converging = true
+    body()
+    guard outermost else { return }
+    converging = false
     converge()
   }
 
@@ -171,9 +184,13 @@ package actor Supervisor {
   private func openStartGates() {
     let waiting = apps.values.filter { if case .waiting = $0.life.stage { true } else { false } }
     guard !waiting.isEmpty else { return }
+    for record in waiting where record.launch == nil && record.unadopted == nil {
+      apps[record.stored.id]?.runtime = runtime(for: record.policy)
+    }
     for record in waiting.sorted(by: { ($1.policy.priority, $0.stored.id) < ($0.policy.priority, $1.stored.id) }) {
       let id = record.stored.id
-      switch gate(record) {
+      guard let now = apps[id], case .waiting = now.life.stage else { continue }
+      switch gate(now) {
       case .success: send(.admitted, to: id)
       case .failure(let closed): send(.held(closed.reason), to: id)
       }

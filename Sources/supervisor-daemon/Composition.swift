@@ -43,7 +43,8 @@ struct Composition {
       var snapshot = try await store.load()
       let id = try await identity(store, &snapshot)
       let layout = InstanceLayout(
-        config: folders.config, state: folders.state, run: folders.run, log: folders.log, name: name(configuration, flags, id), id: id,
+        config: folders.config, state: folders.state, run: folders.run, log: folders.log,
+        name: name(configuration, flags, id), id: id,
         cgroupBase: configuration.cgroupParent)
       let loop = try EventLoop(name: "control")
       let rules = configuration.rules
@@ -52,23 +53,32 @@ struct Composition {
       let found = await EngineChoice.find(
         choice, environment, runtimeFolder: getuid() == 0 ? nil : environment["XDG_RUNTIME_DIR"], on: engineLoop)
       log.notice(
-        "engine.chosen", metadata: ["choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)"])
+        "engine.chosen",
+        metadata: [
+          "choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)",
+        ])
       let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
       let supervisor = Supervisor(
         .init(
-          layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base, uidBlock: configuration.uidRange.size,
-          admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory), noEngine: found.reason, log: log))
+          layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base,
+          uidBlock: configuration.uidRange.size,
+          admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
+          noEngine: found.reason, log: log))
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
-        access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason, layout: layout,
+        access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason,
+        layout: layout,
         data: AppData(layout: layout) { await supervisor.volumesInUse }, end: { requestEnd.yield() })
       let facts = DaemonFacts(
-        version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout, rules: rules, operators: [0, getuid()])
+        version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout, rules: rules,
+        operators: [0, getuid()])
       let folder = try Folder(opening: folders.run)
       let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
-      let server = RPCServer(loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
+      let server = RPCServer(
+        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
       return Composition(
-        layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end, requestEnd: requestEnd,
+        layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
+        requestEnd: requestEnd,
         loop: loop)
     } catch let failure as StorageFailure {
       fail(78, "\(failure)", "the folder is \(folders.state)")
@@ -85,12 +95,14 @@ struct Composition {
   private static func readConfiguration(_ folders: InstancePlace.Folders) -> Configuration {
     let path = "\(folders.config)/config.yaml"
     let bytes: [UInt8]
-    do throws(SystemFault) { bytes = try File.read(path, limit: 1 << 20 + 1) } catch where error.code == ENOENT {
+    do throws(SystemFault) { bytes = try File.read(path, limit: 1 << 20 + 1) } catch  where error.code == ENOENT {
       return Configuration()
     } catch { fail(78, "the configuration cannot be read: \(error)", "check the file's permissions") }
     let reading = Policies.readConfiguration(bytes)
     guard let configuration = reading.configuration else {
-      fail(78, "the configuration is not valid\n" + reading.problems.map { $0.rendered(file: path) }.joined(), "`supervisor policy check \(path)` checks it")
+      fail(
+        78, "the configuration is not valid\n" + reading.problems.map { $0.rendered(file: path) }.joined(),
+        "`supervisor policy check \(path)` checks it")
     }
     return configuration
   }
@@ -135,9 +147,14 @@ struct Composition {
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await supervisor.followHosts() }
       await supervisor.recover(snapshot, bootID: BootID.read(), read: readStored, readInstance: readInstance)
-      do throws(SystemFault) { try await server.start() } catch { fail(1, "the control socket cannot be served: \(error)", "check \(layout.run)") }
+      do throws(SystemFault) { try await server.start() } catch {
+        fail(1, "the control socket cannot be served: \(error)", "check \(layout.run)")
+      }
+      group.addTask { await supervisor.takeOver() }
       Notify.send("READY=1\nMAINPID=\(getpid())")
-      log.notice("daemon.ready", metadata: ["pid": "\(getpid())", "instance": "\(layout.name)", "socket": "\(layout.controlSocket)"])
+      log.notice(
+        "daemon.ready",
+        metadata: ["pid": "\(getpid())", "instance": "\(layout.name)", "socket": "\(layout.controlSocket)"])
       for await _ in end { break }
       Notify.send("STOPPING=1")
       await server.close()
@@ -147,26 +164,38 @@ struct Composition {
 
   /// SIGTERM and SIGINT end the daemon.
   private func watch(_ interrupts: Int32) {
-    guard interrupts >= 0 else { fail(1, "signals cannot be read: \(SystemFault.text(of: -interrupts))", "`supervisor doctor` checks this host") }
+    guard interrupts >= 0 else {
+      fail(1, "signals cannot be read: \(SystemFault.text(of: -interrupts))", "`supervisor doctor` checks this host")
+    }
     loop.submit { [loop, requestEnd] in
       // The descriptor lives as long as the process.
-      do throws(SystemFault) { try loop.watch(interrupts, .read) { _ in requestEnd.yield() } } catch { requestEnd.yield() }
+      do throws(SystemFault) { try loop.watch(interrupts, .read) { _ in requestEnd.yield() } } catch {
+        requestEnd.yield()
+      }
       loop.setInterest(interrupts, .read)
     }
   }
 
   private func readStored(_ app: StoredApp) -> Result<Policy, HostFailure> { readBack(app.canonical) }
 
-  private func readInstance(_ instance: StoredInstance, _ app: StoredApp) -> Result<Policy, HostFailure> { readBack(instance.canonical) }
+  private func readInstance(_ instance: StoredInstance, _ app: StoredApp) -> Result<Policy, HostFailure> {
+    readBack(instance.canonical)
+  }
 
   private func readBack(_ canonical: String) -> Result<Policy, HostFailure> {
-    guard let document = try? JSONValue(parsing: Array(canonical.utf8)) else {  // best effort: reported just below
-      return .failure(HostFailure(.failed, "its applied copy cannot be read", hint: "load its policy file again with `supervisor up`"))
+    // best effort: reported just below.
+    guard let document = try? JSONValue(parsing: Array(canonical.utf8)) else {
+      return .failure(
+        HostFailure(.failed, "its applied copy cannot be read", hint: "load its policy file again with `supervisor up`")
+      )
     }
     let reading = Policies.readApplied(document, rules: rules)
     guard let policy = reading.policy else {
       let why = reading.problems.map(\.message).joined(separator: "; ")
-      return .failure(HostFailure(.refused, "its applied copy is not valid any more: \(why)", hint: "change its policy file and `supervisor up` it again"))
+      return .failure(
+        HostFailure(
+          .refused, "its applied copy is not valid any more: \(why)",
+          hint: "change its policy file and `supervisor up` it again"))
     }
     return .success(policy)
   }
@@ -175,7 +204,8 @@ struct Composition {
 /// Tells one boot of this host from another.
 enum BootID {
   static func read() -> String {
-    let text = (try? File.text("/proc/sys/kernel/random/boot_id")) ?? ""  // best effort: without it no reboot is noticed
+    // best effort: without it no reboot is noticed.
+    let text = (try? File.text("/proc/sys/kernel/random/boot_id")) ?? ""
     return String(text.prefix { $0 != "\n" })
   }
 }
@@ -183,7 +213,8 @@ enum BootID {
 /// Memory of this host, in all.
 enum HostMemory {
   static func capacity() -> Bytes {
-    let text = (try? File.text("/proc/meminfo")) ?? ""  // best effort: nothing is admitted without it, which says so
+    // best effort: nothing is admitted without it, which says so.
+    let text = (try? File.text("/proc/meminfo")) ?? ""
     let line = text.split(separator: "\n").first { $0.hasPrefix("MemTotal:") } ?? ""
     let kilobytes = line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
     return Bytes(kilobytes << 10)

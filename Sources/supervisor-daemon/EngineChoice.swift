@@ -19,22 +19,29 @@ struct EngineChoice {
       return EngineChoice(endpoint: nil, reason: "'\(choice)' is neither docker, podman, none nor a socket's path")
     }
     var reasons: [String] = []
+    // One that hangs must not keep the daemon from starting.
+    var limits = EngineLimits()
+    limits.connect = .seconds(2)
+    limits.call = .seconds(3)
     for endpoint in endpoints {
       do throws(EngineFailure) {
-        let engine = try await Engine.connect(to: endpoint, on: loop)
+        let engine = try await Engine.connect(to: endpoint, on: loop, limits: limits)
         await engine.close()
         return EngineChoice(endpoint: endpoint, reason: "")
       } catch { reasons.append("\(endpoint.socket): \(short(error))") }
     }
     let named = choice != "auto" ? endpoints.first : nil
-    return EngineChoice(endpoint: named ?? endpoints.first { File.exists($0.socket) }, reason: reasons.joined(separator: "; "))
+    return EngineChoice(
+      endpoint: named ?? endpoints.first { File.exists($0.socket) }, reason: reasons.joined(separator: "; "))
   }
 
   private static func short(_ failure: EngineFailure) -> String {
     if case .unreachable(_, let reason) = failure { reason } else { failure.description }
   }
 
-  private static func endpoints(_ choice: String, _ environment: [String: String], _ runtimeFolder: String?) -> [EngineEndpoint] {
+  private static func endpoints(_ choice: String, _ environment: [String: String], _ runtimeFolder: String?)
+    -> [EngineEndpoint]
+  {
     let all = EngineEndpoint.candidates(given: nil, environment: { environment[$0] }, runtimeFolder: runtimeFolder)
     switch choice {
     case "auto": return all

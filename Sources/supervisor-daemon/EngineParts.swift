@@ -30,21 +30,27 @@ struct EngineParts: DaemonParts {
       ])
     } catch {
       return .object([
-        "choice": .string(choice), "name": .null, "socket": .string(access.endpoint.socket), "reason": .string(error.description),
+        "choice": .string(choice), "name": .null, "socket": .string(access.endpoint.socket),
+        "reason": .string(error.description),
       ])
     }
   }
 
   func removeData(of app: Policy) async throws(RPCFailure) -> [String] {
     do throws(SystemFault) { return try await data.remove(of: app) } catch {
-      throw RPCFailure(.fault, "the data of \(app.id) could not be removed whole: \(error)", hint: "what is left can be removed by hand")
+      throw RPCFailure(
+        .fault, "the data of \(app.id) could not be removed whole: \(error)",
+        hint: "what is left can be removed by hand")
     }
   }
 
   func image(
     _ method: String, _ arguments: JSONValue, progress: @escaping @Sendable (JSONValue) async throws -> Void
   ) async throws(RPCFailure) -> JSONValue {
-    guard let access else { throw RPCFailure(.unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for") }
+    guard let access else {
+      throw RPCFailure(
+        .unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for")
+    }
     do {
       let engine = try await access.engine()
       switch method {
@@ -67,7 +73,9 @@ struct EngineParts: DaemonParts {
   }
 
   private static func text(_ key: String, _ arguments: JSONValue) throws -> String {
-    guard let text = arguments[key]?.stringValue, !text.isEmpty else { throw RPCFailure(.invalidParameters, "\(key) is missing") }
+    guard let text = arguments[key]?.stringValue, !text.isEmpty else {
+      throw RPCFailure(.invalidParameters, "\(key) is missing")
+    }
     return text
   }
 
@@ -83,14 +91,19 @@ struct EngineParts: DaemonParts {
     return .object(["images": .array(rows)])
   }
 
-  private func pull(_ engine: Engine, _ reference: String, _ progress: @Sendable (JSONValue) async throws -> Void) async throws -> JSONValue {
+  private func pull(_ engine: Engine, _ reference: String, _ progress: @Sendable (JSONValue) async throws -> Void)
+    async throws -> JSONValue
+  {
     let name = ImageReference(reference)
     for try await step in try await engine.pullImage(name) { try await progress(Self.json(step)) }
     return .object(["id": .string(try await engine.inspectImage(name.description).id)])
   }
 
-  private func load(_ engine: Engine, _ path: String, _ progress: @Sendable (JSONValue) async throws -> Void) async throws -> JSONValue {
-    let file = SharedDescriptor(Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) }))
+  private func load(_ engine: Engine, _ path: String, _ progress: @Sendable (JSONValue) async throws -> Void)
+    async throws -> JSONValue
+  {
+    let file = SharedDescriptor(
+      Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) }))
     var last = ""
     for try await step in try await engine.loadImages(try ByteSource.file(file)) {
       try await progress(Self.json(step))
@@ -99,10 +112,14 @@ struct EngineParts: DaemonParts {
     return .object(["id": .string(last.split(separator: "\n").last.map(String.init) ?? "")])
   }
 
-  private func build(_ engine: Engine, _ arguments: JSONValue, _ progress: @Sendable (JSONValue) async throws -> Void) async throws -> JSONValue {
+  private func build(_ engine: Engine, _ arguments: JSONValue, _ progress: @Sendable (JSONValue) async throws -> Void)
+    async throws -> JSONValue
+  {
     var spec = BuildSpec(tag: ImageReference(try Self.text("tag", arguments)))
     spec.dockerfile = arguments["dockerfile"]?.stringValue ?? "Dockerfile"
-    for (key, value) in arguments["arguments"]?.objectValue ?? JSONObject() { spec.arguments[key] = value.stringValue ?? "" }
+    for (key, value) in arguments["arguments"]?.objectValue ?? JSONObject() {
+      spec.arguments[key] = value.stringValue ?? ""
+    }
     let context = try BuildContext.archive(try Self.text("context", arguments), keeping: spec.dockerfile)
     var id = ""
     for try await step in try await engine.buildImage(spec, context: context) {
@@ -113,7 +130,10 @@ struct EngineParts: DaemonParts {
   }
 
   private static func json(_ step: Progress) -> JSONValue {
-    .object(["item": .string(step.item), "status": .string(step.status), "done": step.done.map { .count($0) }, "total": step.total.map { .count($0) }])
+    .object([
+      "item": .string(step.item), "status": .string(step.status), "done": step.done.map { .count($0) },
+      "total": step.total.map { .count($0) },
+    ])
   }
 }
 

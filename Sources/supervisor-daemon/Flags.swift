@@ -35,7 +35,9 @@ struct Flags {
     return flags
   }
 
-  private static func usage(_ problem: String) -> Never { fail(2, problem, "`supervisor-daemon --help` shows the usage") }
+  private static func usage(_ problem: String) -> Never {
+    fail(2, problem, "`supervisor-daemon --help` shows the usage")
+  }
 }
 
 /// Ends the daemon before it served anything: what, and what to do.

@@ -17,7 +17,9 @@ struct LogLines: LogHandler {
   func log(event: LogEvent) {
     var line = journal ? "<\(Self.priority(event.level))>" : "\(Self.time()) \(event.level) "
     line += "\(event.message)"
-    for (key, value) in (event.metadata ?? [:]).sorted(by: { $0.key < $1.key }) { line += " \(key)=\(Self.plain("\(value)"))" }
+    for (key, value) in (event.metadata ?? [:]).sorted(by: { $0.key < $1.key }) {
+      line += " \(key)=\(Self.plain("\(value)"))"
+    }
     line += "\n"
     // Best effort: a full disk must not end the daemon.
     _ = line.utf8.withContiguousStorageIfAvailable { write(2, $0.baseAddress, $0.count) }
@@ -40,7 +42,8 @@ struct LogLines: LogHandler {
     var parts = tm()
     gmtime_r(&seconds, &parts)
     func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
-    return "\(1900 + parts.tm_year)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+    return
+      "\(1900 + parts.tm_year)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
   }
 
   /// A value on one line, quoted if it has spaces, with nothing a terminal would act on.

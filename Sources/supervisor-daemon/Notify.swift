@@ -19,7 +19,9 @@ enum Notify {
     _ = connection.withRaw { raw in
       withUnsafePointer(to: &address) { pointer in
         pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-          state.utf8.withContiguousStorageIfAvailable { sendto(raw, $0.baseAddress, $0.count, 0, address, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+          state.utf8.withContiguousStorageIfAvailable {
+            sendto(raw, $0.baseAddress, $0.count, 0, address, socklen_t(MemoryLayout<sockaddr_un>.size))
+          }
         }
       }
     }

@@ -21,7 +21,8 @@ struct Root: ~Copyable {
       lock = try run.open("daemon.lock", O_RDWR | O_CREAT, mode: 0o600)
       let held = lock.withRaw { flock($0, LOCK_EX | LOCK_NB) } != 0
       if held {
-        let pid = (try? File.text("\(folders.run)/daemon.lock")) ?? ""  // best effort: it only adds to a message
+        // best effort: it only adds to a message.
+        let pid = (try? File.text("\(folders.run)/daemon.lock")) ?? ""
         fail(
           78, "another daemon (pid \(pid.isEmpty ? "unknown" : pid)) holds this instance (\(folders.run))",
           "use that one: `supervisor ps`; or end it first: `supervisor daemon --stop`")
@@ -30,7 +31,9 @@ struct Root: ~Copyable {
         try check("ftruncate", "daemon.lock") { ftruncate(raw, 0) }
         try writeAll(raw, Array("\(getpid())".utf8)[...], "daemon.lock")
       }
-    } catch { fail(1, "the instance's folders cannot be used: \(error)", "check their owner and permissions, or use --root DIR") }
+    } catch {
+      fail(1, "the instance's folders cannot be used: \(error)", "check their owner and permissions, or use --root DIR")
+    }
   }
 
   /// State that others may write is no state of ours.
@@ -38,7 +41,9 @@ struct Root: ~Copyable {
     var facts = stat()
     try check("stat", path) { stat(path, &facts) }
     guard facts.st_uid == getuid(), facts.st_mode & 0o022 == 0 else {
-      fail(78, "\(path) belongs to another user or can be written by others", "it must be owned by uid \(getuid()) and have mode 0750")
+      fail(
+        78, "\(path) belongs to another user or can be written by others",
+        "it must be owned by uid \(getuid()) and have mode 0750")
     }
   }
 }

@@ -13,6 +13,8 @@ internal import Model
 LoggingSystem.bootstrap { _ in LogLines() }
 let log = Logger(label: "daemon")
 signal(SIGPIPE, SIG_IGN)
+// A terminal that goes away is no reason to end.
+signal(SIGHUP, SIG_IGN)
 let flags = Flags.read(CommandLine.arguments, uid: getuid())
 // Signals are read from a descriptor; blocked before any thread exists, so that every thread has them blocked.
 let interrupts = cl_interrupt_descriptor()

@@ -25,7 +25,9 @@ final class LogPrinter {
     guard let app = item["app"]?.stringValue else { return }
     let stream = item["stream"]?.stringValue == "stderr" ? Int32(2) : 1
     let time = WallTime(nanoseconds: item["time"]?.integerValue ?? 0)
-    let bytes = item["text"]?.stringValue.map { Array($0.utf8) } ?? item["base64"]?.stringValue.flatMap { Base64.decode($0) } ?? []
+    let bytes =
+      item["text"]?.stringValue.map { Array($0.utf8) } ?? item["base64"]?.stringValue.flatMap { Base64.decode($0) }
+      ?? []
     guard prefixed || timestamps || Output.isTerminal else {
       Output.bytes(stream, bytes)
       return
@@ -85,7 +87,11 @@ final class LogPrinter {
         rest = rest[end...]
         continue
       }
-      if scalar == "\t" { safe += "\t" } else if scalar != "\r" || rest.count > 1 { safe += Output.escaped(String(scalar)) }
+      if scalar == "\t" {
+        safe += "\t"
+      } else if scalar != "\r" || rest.count > 1 {
+        safe += Output.escaped(String(scalar))
+      }
       rest = rest.dropFirst()
     }
     return coloured ? safe + "\u{1B}[0m" : safe
@@ -115,7 +121,8 @@ enum LocalTime {
     gmtime_r(&seconds, &parts)
     func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
     let milliseconds = String(1000 + time.nanoseconds / 1_000_000 % 1000).dropFirst()
-    return "\(1900 + parts.tm_year)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)).\(milliseconds)Z"
+    return
+      "\(1900 + parts.tm_year)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)).\(milliseconds)Z"
   }
 
   /// RFC 3339 in UTC (`Z`), with or without a fraction.
@@ -123,7 +130,8 @@ enum LocalTime {
     let text = text.uppercased()
     guard text.hasSuffix("Z"), text.count >= 20, text.utf8.count == text.count else { return nil }
     let fields = text.prefix(19).split(whereSeparator: { "-T:".contains($0) }).compactMap { Int32($0) }
-    guard fields.count == 6, (1...12).contains(fields[1]), (1...31).contains(fields[2]), fields[3] < 24, fields[4] < 60, fields[5] < 61
+    guard fields.count == 6, (1...12).contains(fields[1]), (1...31).contains(fields[2]), fields[3] < 24, fields[4] < 60,
+      fields[5] < 61
     else { return nil }
     let tail = text.dropFirst(19).dropLast()
     guard tail.isEmpty || tail.hasPrefix("."), let fraction = tail.isEmpty ? 0 : Double("0\(tail)") else { return nil }

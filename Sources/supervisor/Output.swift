@@ -11,7 +11,9 @@ enum Style: String {
   case accent = "36"
 
   /// `text` in this style, if styles are on.
-  func on(_ text: String, _ enabled: Bool = Output.style) -> String { enabled ? "\u{1B}[\(rawValue)m\(text)\u{1B}[0m" : text }
+  func on(_ text: String, _ enabled: Bool = Output.style) -> String {
+    enabled ? "\u{1B}[\(rawValue)m\(text)\u{1B}[0m" : text
+  }
 }
 
 /// Standard output and standard error, as this run was told to use them.
@@ -27,7 +29,10 @@ enum Output {
       switch ansi {
       case .always: true
       case .never: false
-      case .auto: !off && isatty(raw) == 1 && String(cString: getenv("TERM") ?? UnsafeMutablePointer(mutating: ("dumb" as StaticString).cString)) != "dumb"
+      case .auto:
+        !off && isatty(raw) == 1
+          && String(cString: getenv("TERM") ?? UnsafeMutablePointer(mutating: ("dumb" as StaticString).cString))
+            != "dumb"
       }
     }
     style = enabled(1)
@@ -113,7 +118,8 @@ struct Table {
     func line(_ cells: [Cell]) -> String {
       cells.enumerated().map { place, cell in
         let styled = cell.style?.on(cell.text) ?? cell.text
-        return place == cells.count - 1 ? styled : styled + String(repeating: " ", count: widths[place] - cell.text.count + 3)
+        return place == cells.count - 1
+          ? styled : styled + String(repeating: " ", count: widths[place] - cell.text.count + 3)
       }.joined()
     }
     Output.line(line(header.map { Cell($0, .bold) }))

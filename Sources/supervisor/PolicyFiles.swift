@@ -36,7 +36,8 @@ struct PolicyFiles {
     if facts.st_mode & S_IFMT == S_IFDIR {
       let names = try Self.faults(path) { () throws(SystemFault) in try Folder(opening: path).names() }
       let stack = path.split(separator: "/").last.map(String.init) ?? "default"
-      for name in names where (name.hasSuffix(".yaml") || name.hasSuffix(".yml")) && !name.hasPrefix(".") && name != "config.yaml" {
+      for name in names
+      where (name.hasSuffix(".yaml") || name.hasSuffix(".yml")) && !name.hasPrefix(".") && name != "config.yaml" {
         try read("\(path)/\(name)", folder: path, stack: stack, session)
       }
     } else {
@@ -47,14 +48,19 @@ struct PolicyFiles {
 
   private mutating func read(_ path: String, folder: String, stack: String, _ session: Session) throws {
     let bytes: [UInt8]
-    do throws(SystemFault) { bytes = try File.read(path, limit: Self.limit) } catch where error.code == EFBIG {
+    do throws(SystemFault) { bytes = try File.read(path, limit: Self.limit) } catch  where error.code == EFBIG {
       throw Failure(2, "\(path) is larger than 1 MiB", hint: "a policy file may have at most 1 MiB")
     } catch { throw Failure(1, "the policy cannot be read: \(error)", hint: "check the file's permissions") }
-    var source = PolicySource(path: path, folder: folder, bytes: bytes, environment: session.environment, defaultStack: stack)
+    var source = PolicySource(
+      path: path, folder: folder, bytes: bytes, environment: session.environment, defaultStack: stack)
     for (named, required) in envFilesNamed(in: bytes, environment: session.environment) {
       let place = Environment.absolute(named, in: folder)
       do throws(SystemFault) { source.envFiles[named] = try File.read(place, limit: Self.limit) } catch {
-        if required { throw Failure(2, "\(path): the env_file cannot be read: \(error)", hint: "write `required: false` beside it if it may be absent") }
+        if required {
+          throw Failure(
+            2, "\(path): the env_file cannot be read: \(error)",
+            hint: "write `required: false` beside it if it may be absent")
+        }
       }
     }
     entries.append(Entry(source: source))
@@ -71,7 +77,8 @@ struct PolicyFiles {
     .array(
       entries.map { entry in
         .object([
-          "path": .string(entry.source.path), "folder": .string(entry.source.folder), "stack": .string(entry.source.defaultStack),
+          "path": .string(entry.source.path), "folder": .string(entry.source.folder),
+          "stack": .string(entry.source.defaultStack),
           "base64": .string(Base64.encode(entry.source.bytes)),
           "env_files": .object(entry.source.envFiles.mapJSON { .string(Base64.encode($0)) }),
         ])

@@ -122,7 +122,8 @@ final class ProgressView {
       let room = max(8, width - line.count - seconds.count - 3)
       let shown = body.count > room ? String(body.prefix(room - 1)) + "…" : body
       let gap = String(repeating: " ", count: max(1, room - shown.count))
-      text += "\u{1B}[2K\(row.ended != nil ? (row.style ?? .good).on(line, true) : line)\(row.style?.on(shown, true) ?? shown)\(gap) \(Style.dim.on(seconds, true))\n"
+      text +=
+        "\u{1B}[2K\(row.ended != nil ? (row.style ?? .good).on(line, true) : line)\(row.style?.on(shown, true) ?? shown)\(gap) \(Style.dim.on(seconds, true))\n"
     }
     drawn = rows.count
     Output.rawError(text)
@@ -132,6 +133,7 @@ final class ProgressView {
     let done = parts.values.reduce(0.0) { $0 + Double(min($1.done, $1.total)) }
     let total = parts.values.reduce(0.0) { $0 + Double($1.total) }
     let filled = Int((done / max(1, total) * 20).rounded(.down))
-    return "[\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 20 - filled))] \(Bytes(UInt64(done)).readable) of \(Bytes(UInt64(total)).readable)"
+    return
+      "[\(String(repeating: "█", count: filled))\(String(repeating: "░", count: 20 - filled))] \(Bytes(UInt64(done)).readable) of \(Bytes(UInt64(total)).readable)"
   }
 }

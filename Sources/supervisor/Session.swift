@@ -35,7 +35,12 @@ struct Failure: Error {
 
   func report() {
     if Output.json {
-      Output.errorLine(JSONValue.object(["error": .object(["code": .string(name), "message": .string(message), "hint": hint.map { .string($0) } ?? .null])]).text)
+      Output.errorLine(
+        JSONValue.object([
+          "error": .object([
+            "code": .string(name), "message": .string(message), "hint": hint.map { .string($0) } ?? .null,
+          ])
+        ]).text)
       return
     }
     Output.error("\(Style.error.on("error:", Output.errorStyle)) \(Output.escaped(message))")
@@ -65,7 +70,9 @@ struct Common: ParsableArguments {
   var ansi: Ansi = .auto
 
   mutating func validate() throws {
-    guard [system, user, root != nil].count(where: { $0 }) <= 1 else { throw ValidationError("--root, --system and --user exclude each other") }
+    guard [system, user, root != nil].count(where: { $0 }) <= 1 else {
+      throw ValidationError("--root, --system and --user exclude each other")
+    }
     Output.json = format == .json
     Output.choose(ansi)
   }
@@ -108,14 +115,17 @@ struct Session {
 extension RPCClient {
   /// Calls, with the daemon's failures as the verb's.
   func ask(
-    _ method: String, _ parameters: JSONValue = .object([:]), interrupt: Int32 = -1, item: (JSONValue) throws -> Void = { _ in }
+    _ method: String, _ parameters: JSONValue = .object([:]), interrupt: Int32 = -1,
+    item: (JSONValue) throws -> Void = { _ in }
   ) throws -> JSONValue {
     do {
       return try call(method, parameters, interrupt: interrupt, item: item)
     } catch Stop.answered(let failure) {
       throw Failure(failure)
     } catch Stop.disconnected(let why) {
-      throw Failure(69, "the daemon went away: \(why)", hint: "apps run on; `supervisor up -d` starts a daemon again", name: "unreachable")
+      throw Failure(
+        69, "the daemon went away: \(why)", hint: "apps run on; `supervisor up -d` starts a daemon again",
+        name: "unreachable")
     }
   }
 }
@@ -127,7 +137,9 @@ enum Environment {
     var entry = environ
     while let text = entry.pointee {
       let pair = String(cString: text)
-      if let equals = pair.firstIndex(of: "=") { variables[String(pair[..<equals])] = String(pair[pair.index(after: equals)...]) }
+      if let equals = pair.firstIndex(of: "=") {
+        variables[String(pair[..<equals])] = String(pair[pair.index(after: equals)...])
+      }
       entry = entry.advanced(by: 1)
     }
     return variables

@@ -21,11 +21,17 @@ struct Supervisor: ParsableCommand {
       """,
     version: Build.version,
     groupedSubcommands: [
-      CommandGroup(name: "Apps", subcommands: [Up.self, Down.self, Start.self, Stop.self, Restart.self, Kill.self, Remove.self, Pause.self, Unpause.self, Wait.self]),
+      CommandGroup(
+        name: "Apps",
+        subcommands: [
+          Up.self, Down.self, Start.self, Stop.self, Restart.self, Kill.self, Remove.self, Pause.self, Unpause.self,
+          Wait.self,
+        ]),
       CommandGroup(name: "Looking", subcommands: [List.self, Status.self, Explain.self, Logs.self, Events.self]),
       CommandGroup(name: "Policies", subcommands: [PolicyGroup.self, Config.self]),
       CommandGroup(name: "Images", subcommands: [Images.self, Pull.self, Load.self, Build_.self, Prune.self]),
-      CommandGroup(name: "Host", subcommands: [Doctor.self, DaemonVerb.self, API.self, VersionVerb.self, Completion.self]),
+      CommandGroup(
+        name: "Host", subcommands: [Doctor.self, DaemonVerb.self, API.self, VersionVerb.self, Completion.self]),
     ])
 
   static func main() {

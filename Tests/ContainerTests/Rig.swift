@@ -56,6 +56,7 @@ final class Place: Sendable {
     settings.callTimeout = .seconds(45)
     change(&settings)
     self.settings = settings
+    // The tests' own connection, which survives what the host's settings say.
     engine = try await Engine.connect(to: endpoint, on: Rig.loop)
   }
 
@@ -84,7 +85,7 @@ final class Place: Sendable {
     system("rm -rf '\(root)'")
   }
 
-  func host() throws -> Running.Host { try Running.Host(settings) }
+  func host() throws -> Trial.Host { try Trial.Host(settings) }
 
   /// A policy that runs `script` in a shell.
   func policy(_ name: String, _ script: String) throws -> Policy {
@@ -100,7 +101,7 @@ final class Place: Sendable {
 }
 
 /// One run of one app on a host, with its events.
-struct Running: Sendable {
+struct Trial: Sendable {
   var instance: Instance
   var launch: Launch
   var facts: RunFacts
@@ -133,18 +134,18 @@ struct Running: Sendable {
       return (try await host.create(launch), launch)
     }
 
-    func run(_ policy: Policy, generation: UInt64 = 1, uidBase: UInt32 = 0x20_0000) async throws -> Running {
+    func run(_ policy: Policy, generation: UInt64 = 1, uidBase: UInt32 = 0x20_0000) async throws -> Trial {
       let (instance, launch) = try await create(policy, generation: generation, uidBase: uidBase)
-      return Running(instance: instance, launch: launch, facts: try await host.start(instance, launch))
+      return Trial(instance: instance, launch: launch, facts: try await host.start(instance, launch))
     }
 
-    func output(_ running: Running, _ query: LogQuery = LogQuery()) async throws -> String {
+    func output(_ running: Trial, _ query: LogQuery = LogQuery()) async throws -> String {
       var bytes: [UInt8] = []
       for try await chunk in host.logs(running.instance.app, running.instance, query) { bytes += chunk.bytes }
       return String(decoding: bytes, as: UTF8.self)
     }
 
-    func end(_ running: Running, within seconds: Double = 20) async throws -> ExitReport {
+    func end(_ running: Trial, within seconds: Double = 20) async throws -> ExitReport {
       try await told.wait(seconds) { event in
         if case .exited(running.instance, let report) = event { report } else { nil }
       }
@@ -161,7 +162,7 @@ struct Running: Sendable {
   }
 }
 
-struct TooLate: Error {}
+struct Overdue: Error {}
 
 /// All events so far, and waiting for one.
 actor Told {
@@ -177,11 +178,11 @@ actor Told {
       for event in events { if let result = pick(event) { return result } }
       try await Task.sleep(for: .milliseconds(3))
     }
-    throw TooLate()
+    throw Overdue()
   }
 }
 
-func eventually(_ what: Comment, within seconds: Double = 10, _ condition: () async throws -> Bool) async throws {
+func soon(_ what: Comment, within seconds: Double = 10, _ condition: () async throws -> Bool) async throws {
   let end = Clock.monotonic() + Int64(seconds * 1e9)
   while Clock.monotonic() < end {
     if try await condition() { return }

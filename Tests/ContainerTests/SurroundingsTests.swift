@@ -6,7 +6,9 @@ import Testing
 
 @testable import ContainerHosting
 
-@Suite("files, networks and ports of a container")
+@Suite(
+  "files, networks and ports of a container",
+  .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct SurroundingsTests {
   @Test(
     "environment, working directory, host name, own entry and groups are as the policy says", arguments: Rig.available)
@@ -50,7 +52,7 @@ struct SurroundingsTests {
       let first = try await host.complete(
         policy(
           """
-          cat /conf/key; echo x > /conf/key; echo kept > /var/lib/notes/file && echo written
+          exec 2>&1; cat /conf/key; echo x > /conf/key; echo kept > /var/lib/notes/file && echo written
           dd if=/dev/zero of=/scratch/big bs=1M count=4 2>&1 | grep -c 'No space'; ls -l /scratch/big | wc -l
           """))
       #expect(first.output.contains("value\n") && first.output.contains("Read-only file system"))
@@ -145,7 +147,7 @@ struct SurroundingsTests {
       let running = try await host.run(policy)
       let port = try #require(running.facts.ports.first)
       #expect(port.hostAddress == "127.0.0.1" && port.hostPort > 0 && port.appPort == 8080)
-      try await eventually("it answers") {
+      try await soon("it answers") {
         system("curl -s --max-time 2 http://127.0.0.1:\(port.hostPort)/ | grep -q hello") == 0
       }
       var other = try place.policy("other", "sleep 1000")

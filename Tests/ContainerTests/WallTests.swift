@@ -7,7 +7,9 @@ import Testing
 @testable import Cgroups
 @testable import ContainerHosting
 
-@Suite("what a container may and may not")
+@Suite(
+  "what a container may and may not",
+  .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct WallTests {
   @Test("every limit is in the cgroup files of the app's own parent, and holds from there", arguments: Rig.available)
   func limits(_ rig: Rig) async throws {
@@ -77,6 +79,93 @@ struct WallTests {
       #expect(!output.contains("b: applet"))
     }
   }
+
+  @Test(
+    "the filter answers each forbidden call as it should, tricks with upper halves and other call tables included",
+    arguments: Rig.available)
+  func filter(_ rig: Rig) async throws {
+    try await Place.with(rig) { place in
+      let folder = "\(place.root)/probe"
+      _ = try Folder(making: folder)
+      try Folder(opening: folder).replace("probe.c", with: Array(Self.probe.utf8))
+      let built = system(
+        "cd '\(folder)' && for cc in clang gcc cc; do $cc -static -O1 -w -o probe probe.c 2>/dev/null && exit 0; done; exit 1"
+      )
+      try #require(built == 0, "a C compiler and libc.a are needed")
+      let host = try place.host()
+      var policy = try place.policy("filter", "")
+      policy.entry = ["/probe/probe"]
+      policy.mounts = [Mount(target: "/probe", kind: .bind(source: folder), readOnly: true)]
+      let (report, output) = try await host.complete(policy)
+      #expect(report.cause == .code(0), "\(output)")
+      #expect(output.hasSuffix("done\n") && !output.contains("BAD"), "\(output)")
+    }
+  }
+
+  private static let probe = #"""
+    #define _GNU_SOURCE
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <signal.h>
+    #include <stdio.h>
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <sys/wait.h>
+    #include <unistd.h>
+    static void is(const char *what, long got, int wanted) {
+      int found = got < 0 ? errno : 0;
+      if (found != wanted) printf("BAD %s: %d, not %d\n", what, found, wanted);
+      fflush(stdout);
+    }
+    int main(void) {
+      is("clone3", syscall(435, 0, 0), ENOSYS);
+      is("openat2", syscall(437, AT_FDCWD, "/", 0, 0), ENOSYS);
+      is("newer than known", syscall(1000), ENOSYS);
+      is("unshare user", syscall(SYS_unshare, 0x10000000), EPERM);
+      is("clone newuser", syscall(SYS_clone, 0x10000000 | SIGCHLD, 0, 0, 0, 0), EPERM);
+      is("vsock", syscall(SYS_socket, 40, 1, 0), EAFNOSUPPORT);
+      is("alg", syscall(SYS_socket, 38, 5, 0), EAFNOSUPPORT);
+      is("packet", syscall(SYS_socket, 17, 3, 0), EAFNOSUPPORT);
+      is("vsock with an upper half", syscall(SYS_socket, 40L | 1L << 32, 1, 0), EAFNOSUPPORT);
+      is("inet", syscall(SYS_socket, 2, 1, 0), 0);
+      is("unix", syscall(SYS_socket, 1, 1, 0), 0);
+      is("route", syscall(SYS_socket, 16, 3, 0), 0);
+      is("netfilter", syscall(SYS_socket, 16, 3, 12), EPERM);
+      is("TIOCSTI", syscall(SYS_ioctl, 0, 0x5412L, "x"), EPERM);
+      is("TIOCSTI with an upper half", syscall(SYS_ioctl, 0, 0x5412L | 1L << 40, "x"), EPERM);
+      is("TIOCLINUX", syscall(SYS_ioctl, 0, 0x541CL, "x"), EPERM);
+      is("TCGETS", syscall(SYS_ioctl, 99, 0x5401L, 0), EBADF);
+      is("io_uring", syscall(425, 8, 0), EPERM);
+      is("userfaultfd", syscall(323, 0), EPERM);
+      is("keyctl", syscall(SYS_keyctl, 0, 0, 0, 0, 0), EPERM);
+      is("bpf", syscall(SYS_bpf, 0, 0, 0), EPERM);
+      is("handle", syscall(SYS_name_to_handle_at, AT_FDCWD, "/", 0, 0, 0), EPERM);
+      is("personality", syscall(SYS_personality, 0x40000), EPERM);
+      is("set-uid file", open("/tmp/suid", O_CREAT | O_WRONLY, 04755), EPERM);
+      is("file", open("/tmp/file", O_CREAT | O_WRONLY, 0755), 0);
+      is("set-uid mode", chmod("/tmp/file", 02755), EPERM);
+    #ifdef __x86_64__
+      pid_t child = fork();
+      if (child == 0) {
+        long result;
+        __asm__ volatile("int $0x80" : "=a"(result) : "a"(20) : "memory");
+        _exit(0);
+      }
+      int status = 0;
+      waitpid(child, &status, 0);
+      if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) printf("BAD int 0x80: status %x\n", status);
+      child = fork();
+      if (child == 0) {
+        syscall(0x40000000 | 39);
+        _exit(0);
+      }
+      waitpid(child, &status, 0);
+      if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) printf("BAD x32: status %x\n", status);
+    #endif
+      printf("done\n");
+      return 0;
+    }
+    """#
 
   @Test(
     "an image that says root, a healthcheck, a label of ours and a volume gets none of it", arguments: Rig.available)

@@ -8,7 +8,9 @@ struct Outcome {
   var out: String
   var err: String
   /// JSON Lines of standard output.
-  var lines: [JSONValue] { out.split(separator: "\n").compactMap { try? JSONValue(parsing: Array($0.utf8), limits: .engine) } }
+  var lines: [JSONValue] {
+    out.split(separator: "\n").compactMap { try? JSONValue(parsing: Array($0.utf8), limits: .engine) }
+  }
 }
 
 /// One instance under a root of its own, driven through the built `supervisor` as a user would.
@@ -21,7 +23,8 @@ final class Instance {
   /// Where the programs under test are: APPSUPERVISOR_BIN, else this package's debug build.
   static let programs: String =
     ProcessInfo.processInfo.environment["APPSUPERVISOR_BIN"]
-    ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
     .appendingPathComponent(".build/debug").path
 
   /// `engine` is `none` or a socket.
@@ -30,7 +33,8 @@ final class Instance {
     root = "/tmp/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
     policies = "\(root)-policies"
     for folder in [root, policies] {
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+      try FileManager.default.createDirectory(
+        atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
     }
     var values = ProcessInfo.processInfo.environment
     for name in ["DOCKER_HOST", "CONTAINER_HOST", "SUPERVISOR_ROOT"] { values[name] = nil }
@@ -83,15 +87,20 @@ final class Instance {
       return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
     }
     return Outcome(
-      code: process.terminationStatus, out: (try? String(contentsOf: out, encoding: .utf8)) ?? "", err: (try? String(contentsOf: err, encoding: .utf8)) ?? "")
+      code: process.terminationStatus, out: (try? String(contentsOf: out, encoding: .utf8)) ?? "",
+      err: (try? String(contentsOf: err, encoding: .utf8)) ?? "")
   }
 
   /// `up -d --wait` of the policies' folder.
   @discardableResult
-  func up(_ more: String...) -> Outcome { run(["up", "-d", "--wait", "--progress", "quiet", "--engine", engine, policies] + more) }
+  func up(_ more: String...) -> Outcome {
+    run(["up", "-d", "--wait", "--progress", "quiet", "--engine", engine, policies] + more)
+  }
 
   /// The row of an app in `ps -a`.
-  func app(_ name: String) -> JSONValue? { run("ps", "-a", "--format", "json").lines.first { $0["name"]?.stringValue == name } }
+  func app(_ name: String) -> JSONValue? {
+    run("ps", "-a", "--format", "json").lines.first { $0["name"]?.stringValue == name }
+  }
 
   /// Waits until the app's row satisfies; nil after `seconds`.
   @discardableResult
@@ -107,18 +116,24 @@ final class Instance {
 
   /// What a cgroup file of an app says, wherever its controller is.
   func cgroup(_ app: String, _ names: [String]) -> String? {
-    guard let parent = run("version", "--format", "json").lines.first?["daemon"]?["cgroup_parent"]?.stringValue else { return nil }
+    guard let parent = run("version", "--format", "json").lines.first?["daemon"]?["cgroup_parent"]?.stringValue else {
+      return nil
+    }
     for base in ["memory", "cpu", "pids", "cpuset", "freezer", "blkio", "unified", ""] {
       for name in names {
         let path = "/sys/fs/cgroup/\(base)\(parent)/\(app)/\(name)"
-        if let text = try? String(contentsOfFile: path, encoding: .utf8) { return text.trimmingCharacters(in: .whitespacesAndNewlines) }
+        if let text = try? String(contentsOfFile: path, encoding: .utf8) {
+          return text.trimmingCharacters(in: .whitespacesAndNewlines)
+        }
       }
     }
     return nil
   }
 
   /// The daemon's pid.
-  var daemon: Int32? { run("version", "--format", "json").lines.first?["daemon"]?["pid"]?.integerValue.map { Int32($0) } }
+  var daemon: Int32? {
+    run("version", "--format", "json").lines.first?["daemon"]?["pid"]?.integerValue.map { Int32($0) }
+  }
 }
 
 /// The engines a test can run over; a test without them is skipped, or fails where REQUIRE names it.

@@ -7,7 +7,9 @@ import Testing
   func slice() throws {
     let instance = try Instance()
     defer { instance.end() }
-    try instance.write("hello", "id: hello\nentry: [/bin/sh, -c, 'echo hello from $$; exec sleep 1000']\nmem_limit: 64m\npids_limit: 8\n")
+    try instance.write(
+      "hello",
+      "id: hello\nentry: [/bin/sh, -c, 'echo hello from $$$$; exec sleep 1000']\nmem_limit: 64m\npids_limit: 8\n")
     let up = instance.up()
     #expect(up.code == 0, "\(up.err)")
     let row = try #require(instance.app("hello"))
@@ -27,7 +29,7 @@ import Testing
     let instance = try Instance()
     defer { instance.end() }
     try instance.write("three", "id: three\nentry: [/bin/sh, -c, 'exit 3']\n")
-    try instance.write("term", "id: term\nentry: [/bin/sh, -c, 'kill -SEGV $$']\n")
+    try instance.write("term", "id: term\nentry: [/bin/sh, -c, 'kill -SEGV $$$$']\n")
     try instance.write("hog", "id: hog\nmem_limit: 16m\nentry: [/bin/sh, -c, 'exec tail /dev/zero']\n")
     instance.up()
     #expect(instance.wait("three") { $0["state"] == "exited" }?["exit_code"] == 3)
@@ -44,7 +46,8 @@ import Testing
     let instance = try Instance()
     defer { instance.end() }
     try instance.write(
-      "loop", "id: loop\nentry: [/bin/sh, -c, 'exit 9']\nrestart: always\nrestart_policy: {delay: 10ms, max_attempts: 3}\n")
+      "loop",
+      "id: loop\nentry: [/bin/sh, -c, 'exit 9']\nrestart: always\nrestart_policy: {delay: 10ms, max_attempts: 3}\n")
     _ = instance.up("--wait-timeout", "20s")
     let row = instance.wait("loop") { $0["state"] == "failed" }
     #expect(row?["restarts"] == 3)
@@ -64,7 +67,9 @@ import Testing
     kill(try #require(instance.daemon), SIGKILL)
     sleep(2)
     #expect(kill(Int32(before["pid"]?.integerValue ?? 0), 0) == 0, "the app must have survived")
-    #expect(instance.run("up", "-d", "--engine", "none", "--progress", "quiet", instance.policies + "/stay.yaml").code == 0)
+    // `up` of nothing starts a daemon and changes nothing.
+    try FileManager.default.createDirectory(atPath: "\(instance.root)/none", withIntermediateDirectories: true)
+    #expect(instance.run("up", "-d", "--engine", "none", "--progress", "quiet", "\(instance.root)/none").code == 0)
     let after = try #require(instance.app("stay"))
     #expect(after["pid"] == before["pid"])
     #expect(after["restarts"] == 0)
@@ -88,7 +93,9 @@ import Testing
     let instance = try Instance()
     defer { instance.end() }
     try instance.write(
-      "mule", "id: mule\nentry: [/bin/sh, -c, 'trap \"\" TERM; (trap \"\" TERM; sleep 1000) & while :; do sleep 1; done']\nstop_grace_period: 300ms\n")
+      "mule",
+      "id: mule\nentry: [/bin/sh, -c, 'trap \"\" TERM; (trap \"\" TERM; sleep 1000) & while :; do sleep 1; done']\nstop_grace_period: 300ms\n"
+    )
     #expect(instance.up().code == 0)
     let stop = instance.run("stop", "mule", within: 10)
     #expect(stop.code == 0, "\(stop.err)")
@@ -139,7 +146,10 @@ import Testing
     defer { instance.end() }
     let host = ProcessInfo.processInfo.physicalMemory >> 20
     try instance.write("big", "id: big\nentry: [/bin/sleep, '1000']\nmem_limit: \(host * 7 / 10)m\n")
-    try instance.write("late", "id: late\nentry: [/bin/sleep, '1000']\nmem_limit: \(host * 6 / 10)m\ndepends_on: {big: {condition: service_started}}\n")
+    try instance.write(
+      "late",
+      "id: late\nentry: [/bin/sleep, '1000']\nmem_limit: \(host * 6 / 10)m\ndepends_on: {big: {condition: service_started}}\n"
+    )
     let up = instance.up("--wait-timeout", "2s")
     #expect(up.code == 124)
     #expect(instance.app("late")?["status"]?.stringValue?.contains("Pending (memory: needs") == true)

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("exec and attach on a real engine")
 struct ExecTests {
-  @Test("a command's output, errors and exit code come back", arguments: Rig.allCases)
+  @Test("a command's output, errors and exit code come back", arguments: Rig.present)
   func exitCode(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("sleep 600")) { id in
@@ -21,7 +21,7 @@ struct ExecTests {
     }
   }
 
-  @Test("input reaches a command, ends by a half close, and megabytes come back in order", arguments: Rig.allCases)
+  @Test("input reaches a command, ends by a half close, and megabytes come back in order", arguments: Rig.present)
   func input(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("sleep 600")) { id in
@@ -53,7 +53,7 @@ struct ExecTests {
     }
   }
 
-  @Test("a terminal has a size that can be changed, and talks both ways", arguments: Rig.allCases)
+  @Test("a terminal has a size that can be changed, and talks both ways", arguments: Rig.present)
   func terminal(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("sleep 600")) { id in
@@ -80,7 +80,7 @@ struct ExecTests {
     }
   }
 
-  @Test("a command that does not exist is an error or exit code 126 or 127", arguments: Rig.allCases)
+  @Test("a command that does not exist is an error or exit code 126 or 127", arguments: Rig.present)
   func missing(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("sleep 600")) { id in
@@ -97,7 +97,7 @@ struct ExecTests {
   }
 
   @Test(
-    "starting an unknown exec is not found, on the connection that would have been taken over", arguments: Rig.allCases)
+    "starting an unknown exec is not found, on the connection that would have been taken over", arguments: Rig.present)
   func unknown(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     let failed = await failure { _ = try await engine.startExec(String(repeating: "ab", count: 32), terminal: false) }
@@ -107,7 +107,7 @@ struct ExecTests {
     }
   }
 
-  @Test("attached before the start, nothing is missed; input ends by a half close", arguments: Rig.allCases)
+  @Test("attached before the start, nothing is missed; input ends by a half close", arguments: Rig.present)
   func attach(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var spec = Rig.spec("echo first; cat; echo last >&2; exit 2")
@@ -124,7 +124,7 @@ struct ExecTests {
     }
   }
 
-  @Test("an attached terminal is raw and can be resized", arguments: Rig.allCases)
+  @Test("an attached terminal is raw and can be resized", arguments: Rig.present)
   func attachTerminal(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var spec = Rig.spec("read go; stty size")

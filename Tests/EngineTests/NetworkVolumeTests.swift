@@ -1,11 +1,12 @@
 import EngineAPI
+import Glibc
 import Linux
 import Model
 import Testing
 
 @Suite("networks and volumes on a real engine", .serialized)
 struct NetworkVolumeTests {
-  @Test("a network is made, joined, left and removed", arguments: Rig.allCases)
+  @Test("a network is made, joined, left and removed", arguments: Rig.present)
   func network(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     let name = "appsup-test-net-\(rig.rawValue)"
@@ -48,7 +49,7 @@ struct NetworkVolumeTests {
     }
   }
 
-  @Test("unused networks are pruned by label", arguments: Rig.allCases)
+  @Test("unused networks are pruned by label", arguments: Rig.present)
   func pruneNetworks(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var spec = NetworkSpec(name: "appsup-test-prune-\(rig.rawValue)")
@@ -59,7 +60,7 @@ struct NetworkVolumeTests {
     #expect(try await engine.listNetworks(.label("prune-net=\(rig.rawValue)")).isEmpty)
   }
 
-  @Test("a volume keeps what a container wrote, for the next one", arguments: Rig.allCases)
+  @Test("a volume keeps what a container wrote, for the next one", arguments: Rig.present)
   func volume(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     let name = "appsup-test-volume-\(rig.rawValue)"
@@ -93,7 +94,7 @@ struct NetworkVolumeTests {
     }
   }
 
-  @Test("a folder of the host is bound read-only, and a port is published", arguments: Rig.allCases)
+  @Test("a folder of the host is bound read-only, and a port is published", arguments: Rig.present)
   func bindAndPort(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     let folder = "/tmp/appsup-test-bind-\(rig.rawValue)"
@@ -113,5 +114,6 @@ struct NetworkVolumeTests {
       #expect(mount.kind == "bind" && mount.source == folder && !mount.writable)
     }
     try opened.remove("said")
+    rmdir(folder)
   }
 }

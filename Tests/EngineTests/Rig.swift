@@ -28,21 +28,27 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
     (environment("REQUIRE") ?? "").split(separator: ",").contains { $0 == what }
   }
 
-  /// A value from the environment; without it the case is skipped, or fails when REQUIRE names `part`.
-  static func needed(_ name: String, for part: String) throws -> String {
-    if let value = environment(name) { return value }
-    if isRequired(part) {
-      Issue.record("REQUIRE names \(part), but \(name) is not set")
-      throw Missing(name: name)
-    }
-    try Test.cancel("\(name) is not set: start Tests/rig/engines and pass what it prints")
+  /// The engines the cases run over: those whose socket is named, and those that must be there.
+  static let present = allCases.filter { environment($0.variable) != nil || isRequired($0.rawValue) }
+  /// Whether the registry's cases run.
+  static let hasRegistry = environment("SUPERVISOR_TEST_REGISTRY") != nil || isRequired("registry")
+  /// What a skip says.
+  static let advice: Comment = "start Tests/rig/engines and pass what it prints as SUPERVISOR_TEST_…"
+
+  /// Where this engine's socket is named.
+  var variable: String { "SUPERVISOR_TEST_\(rawValue.uppercased())_SOCK" }
+
+  /// A value from the environment that the case cannot do without.
+  static func needed(_ name: String) throws -> String {
+    guard let value = environment(name) else { throw Missing(name: name) }
+    return value
   }
 
   struct Missing: Error { var name: String }
 
   /// A connection of its own to this engine, and the loop it runs on.
   func connect(_ limits: EngineLimits = Rig.limits) async throws -> Engine {
-    let socket = try Self.needed("SUPERVISOR_TEST_\(rawValue.uppercased())_SOCK", for: rawValue)
+    let socket = try Self.needed(variable)
     return try await Engine.connect(to: EngineEndpoint(socket: socket), on: Self.loop, limits: limits)
   }
 
@@ -69,6 +75,16 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
   }
 }
 
+/// Says in the report which engines the other suites ran without.
+@Suite("the engines to test with")
+struct PresenceTests {
+  @Test("docker is there", .enabled(if: Rig.present.contains(.docker), Rig.advice))
+  func docker() async throws { _ = try await Rig.docker.connect().ping() }
+
+  @Test("podman is there", .enabled(if: Rig.present.contains(.podman), Rig.advice))
+  func podman() async throws { _ = try await Rig.podman.connect().ping() }
+}
+
 extension Engine {
   /// Waits for a container's end.
   func exitCode(of id: String) async throws -> Int64 { try await within { try await waitContainer(id).code } }
@@ -91,23 +107,39 @@ extension Engine {
   }
 }
 
-/// Fails with `LateError` when `body` takes longer than `time`; the body is cancelled.
+/// Fails with `LateError` when `body` takes longer than `time`; the body is cancelled, and not waited for.
 func within<Result: Sendable>(_ time: Duration = .seconds(30), _ body: @escaping @Sendable () async throws -> Result)
   async throws -> Result
 {
-  try await withThrowingTaskGroup(of: Result.self) { group in
-    group.addTask { try await body() }
-    group.addTask {
-      try await Task.sleep(for: time)
-      throw LateError(time: time)
-    }
-    guard let first = try await group.next() else { throw LateError(time: time) }
-    group.cancelAll()
-    return first
+  let (first, ends) = AsyncThrowingStream<Result, any Error>.makeStream()
+  let work = Task {
+    do { ends.yield(try await body()) } catch { ends.finish(throwing: error) }
   }
+  let clock = Task {
+    try await Task.sleep(for: time)
+    ends.finish(throwing: LateError(time: time))
+  }
+  defer {
+    work.cancel()
+    clock.cancel()
+  }
+  for try await result in first { return result }
+  throw CancellationError()
 }
 
 struct LateError: Error { var time: Duration }
+
+extension Engine {
+  /// Runs `body` and removes the unnamed images it left (podman keeps each step of a build).
+  func withoutLeftovers(_ body: () async throws -> Void) async throws {
+    let before = Set(try await listImages(all: true).map(\.id))
+    try await body()
+    for image in try await listImages(all: true) where !before.contains(image.id) && image.tags.isEmpty {
+      // Best effort: one can be gone with another, or be the base of one that is still to go.
+      _ = try? await removeImage(image.id, force: true)
+    }
+  }
+}
 
 /// Resident memory of this process in bytes.
 func residentBytes() throws -> Int {

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("streams on a real engine", .serialized)
 struct StreamTests {
-  @Test("followed logs come as they are written and end with the container", arguments: Rig.allCases)
+  @Test("followed logs come as they are written and end with the container", arguments: Rig.present)
   func follow(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     let script = "echo one; read go; echo two; echo three >&2"
@@ -29,7 +29,7 @@ struct StreamTests {
     }
   }
 
-  @Test("tail and since narrow the logs", arguments: Rig.allCases)
+  @Test("tail and since narrow the logs", arguments: Rig.present)
   func narrowed(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("for i in 1 2 3 4 5; do echo $i; sleep 0.05; done")) { id in
@@ -47,7 +47,7 @@ struct StreamTests {
     }
   }
 
-  @Test("a terminal's output is raw", arguments: Rig.allCases)
+  @Test("a terminal's output is raw", arguments: Rig.present)
   func terminal(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var spec = Rig.spec("echo out; echo err >&2")
@@ -59,7 +59,7 @@ struct StreamTests {
     }
   }
 
-  @Test("a flood of logs read by nobody costs bounded memory, and is cancelled cleanly", arguments: Rig.allCases)
+  @Test("a flood of logs read by nobody costs bounded memory, and is cancelled cleanly", arguments: Rig.present)
   func flood(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     var spec = Rig.spec("yes appsupervisor-flood-appsupervisor-flood-appsupervisor-flood | head -c 32m")
@@ -96,7 +96,7 @@ struct StreamTests {
     }
   }
 
-  @Test("each kind of stream ends when its task is cancelled, and the engine goes on", arguments: Rig.allCases)
+  @Test("each kind of stream ends when its task is cancelled, and the engine goes on", arguments: Rig.present)
   func cancellation(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("echo ready; sleep 600")) { id in
@@ -149,7 +149,7 @@ struct StreamTests {
     }
   }
 
-  @Test("statistics come again and again", arguments: Rig.allCases)
+  @Test("statistics come again and again", arguments: Rig.present)
   func stats(_ rig: Rig) async throws {
     let engine = try await rig.connect()
     try await engine.withContainer(Rig.spec("while :; do :; done")) { id in

@@ -33,7 +33,9 @@ private func frames(_ chunks: [[UInt8]], limits: FrameLimits = FrameLimits()) th
     let body = [UInt8](repeating: UInt8(ascii: "x"), count: 100 + extra)
     let byHeader = Array("Content-Length: \(body.count)\r\n\r\n".utf8) + body
     for bytes in [body + [0x0A], byHeader] {
-      if extra == 0 { #expect(try frames([bytes], limits: limits).count == 1) } else {
+      if extra == 0 {
+        #expect(try frames([bytes], limits: limits).count == 1)
+      } else {
         #expect(throws: FrameFault.self) { try frames([bytes], limits: limits) }
       }
     }
@@ -48,13 +50,18 @@ private func frames(_ chunks: [[UInt8]], limits: FrameLimits = FrameLimits()) th
 
   @Test(
     "headers that are not right are refused",
-    arguments: ["Content-Length: -1\r\n\r\n", "Content-Length: 0\r\n\r\n", "Content-Length: 99999999999\r\n\r\n", "Content-Length: 5\r\nContent-Length: 5\r\n\r\n", "C\r\n\r\n", "Cookie: x\r\n\r\n", "Content-Length: 1e3\r\n\r\n"])
+    arguments: [
+      "Content-Length: -1\r\n\r\n", "Content-Length: 0\r\n\r\n", "Content-Length: 99999999999\r\n\r\n",
+      "Content-Length: 5\r\nContent-Length: 5\r\n\r\n", "C\r\n\r\n", "Cookie: x\r\n\r\n", "Content-Length: 1e3\r\n\r\n",
+    ])
   func badHeaders(_ text: String) {
     #expect(throws: FrameFault.self) { try frames([Array(text.utf8)]) }
   }
 
   @Test("a header block without an end is refused at its bound")
   func endlessHeader() {
-    #expect(throws: FrameFault.self) { try frames([Array("Content-Length: 5".utf8) + [UInt8](repeating: 0x20, count: 2000)]) }
+    #expect(throws: FrameFault.self) {
+      try frames([Array("Content-Length: 5".utf8) + [UInt8](repeating: 0x20, count: 2000)])
+    }
   }
 }

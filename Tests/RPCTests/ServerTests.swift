@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import Linux
 import Model
@@ -14,7 +15,8 @@ private struct Echo: RPCService {
       do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
       return .null
     case "count":
-      do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch { throw RPCFailure(.closed, "gone") }
+      do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch
+      { throw RPCFailure(.closed, "gone") }
       return "done"
     default: throw RPCFailure(.unknownMethod, "no such method")
     }
@@ -22,7 +24,7 @@ private struct Echo: RPCService {
 }
 
 /// A real server on a real socket in a folder of its own.
-private final class Rig {
+private final class Rig: Sendable {
   let loop: EventLoop
   let server: RPCServer
   let path: String
@@ -48,7 +50,9 @@ private final class Rig {
 }
 
 /// Writes all, then reads until `enough` bytes satisfy or the peer closes; 5 s at most.
-private func exchange(_ socket: borrowing Descriptor, _ text: String, until enough: (String) -> Bool = { _ in false }) throws -> (text: String, closed: Bool) {
+private func exchange(_ socket: borrowing Descriptor, _ text: String, until enough: (String) -> Bool = { _ in false })
+  throws -> (text: String, closed: Bool)
+{
   try socket.withRaw { raw in
     try writeAll(raw, Array(text.utf8)[...], "test")
     var answer: [UInt8] = []
@@ -64,45 +68,58 @@ private func exchange(_ socket: borrowing Descriptor, _ text: String, until enou
   }
 }
 
-@Suite struct ServerTests {
+/// Runs blocking work on a thread of its own: the pool has as many threads as the machine has cores, and the server's answers need them.
+private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
+  try await withCheckedThrowingContinuation { continuation in
+    Thread { continuation.resume(with: Swift.Result { try body() }) }.start()
+  }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct ServerTests {
   @Test("a call is answered, with the peer the kernel names")
   func call() async throws {
     let rig = try await Rig()
-    let client = try rig.client()
-    #expect(try client.call("echo", .object(["a": 1])) == .object(["a": 1]))
-    #expect(try client.call("uid") == .integer(Int64(getuid())))
+    try await blocking {
+      let client = try rig.client()
+      #expect(try client.call("echo", .object(["a": 1])) == .object(["a": 1]))
+      #expect(try client.call("uid") == .integer(Int64(getuid())))
+    }
     await rig.end()
   }
 
   @Test("a stream's items come in order before its answer, however many there are")
   func stream() async throws {
     let rig = try await Rig()
-    var numbers: [Int64] = []
-    let answer = try rig.client().call("count", .object(["n": 20000])) { numbers.append($0.integerValue ?? -1) }
-    #expect(answer == "done")
-    #expect(numbers == Array(0..<20000))
+    try await blocking {
+      var numbers: [Int64] = []
+      let answer = try rig.client().call("count", .object(["n": 20000])) { numbers.append($0.integerValue ?? -1) }
+      #expect(answer == "done")
+      #expect(numbers == Array(0..<20000))
+    }
     await rig.end()
   }
 
   @Test("a call can be cancelled, and the connection is good for the next")
   func cancel() async throws {
     let rig = try await Rig()
-    let client = try rig.client()
-    var ends: [Int32] = [0, 0]
-    pipe(&ends)
-    close(ends[1])
-    #expect(throws: RPCClient.Interrupted.self) { try client.call("wait", interrupt: ends[0]) }
-    close(ends[0])
-    #expect(try client.call("echo", .object(["b": 2])) == .object(["b": 2]))
+    try await blocking {
+      let client = try rig.client()
+      var ends: [Int32] = [0, 0]
+      pipe(&ends)
+      close(ends[1])
+      #expect(throws: RPCClient.Interrupted.self) { try client.call("wait", interrupt: ends[0]) }
+      close(ends[0])
+      #expect(try client.call("echo", .object(["b": 2])) == .object(["b": 2]))
+    }
     await rig.end()
   }
 
   @Test("a batch is answered as a batch, in order, notifications without an answer")
   func batch() async throws {
     let rig = try await Rig()
-    let socket = try rig.raw()
-    let request = #"[{"jsonrpc":"2.0","id":1,"method":"echo","params":{"x":1}},{"jsonrpc":"2.0","method":"echo"},{"jsonrpc":"2.0","id":"z","method":"nope"}]"#
-    let answer = try exchange(socket, request + "\n") { $0.contains("\n") }.text
+    let request =
+      #"[{"jsonrpc":"2.0","id":1,"method":"echo","params":{"x":1}},{"jsonrpc":"2.0","method":"echo"},{"jsonrpc":"2.0","id":"z","method":"nope"}]"#
+    let answer = try await blocking { try exchange(rig.raw(), request + "\n") { $0.contains("\n") }.text }
     let list = try JSONValue(parsing: Array(answer.utf8)).arrayValue
     #expect(list?.count == 2)
     #expect(list?.first?["result"]?["x"] == 1)
@@ -112,24 +129,30 @@ private func exchange(_ socket: borrowing Descriptor, _ text: String, until enou
 
   @Test(
     "what is not a frame is told so and closed, and others notice nothing",
-    arguments: ["{\n", "{\"a\":1,\"a\":2}\n", "Content-Length: 0\r\n\r\n", "\u{0}\n", "[]\n", String(repeating: "[", count: 100) + "\n", "{} x\n"])
+    arguments: [
+      "{\n", "{\"a\":1,\"a\":2}\n", "Content-Length: 0\r\n\r\n", "\u{0}\n", "[]\n",
+      String(repeating: "[", count: 100) + "\n", "{} x\n",
+    ])
   func garbage(_ text: String) async throws {
     let rig = try await Rig()
-    let good = try rig.client()
-    let socket = try rig.raw()
-    let (answer, closed) = try exchange(socket, text)
-    #expect(closed)
-    #expect(answer.contains("\"error\""))
-    #expect(try good.call("echo", .object(["c": 3])) == .object(["c": 3]))
+    try await blocking {
+      let good = try rig.client()
+      let (answer, closed) = try exchange(rig.raw(), text)
+      #expect(closed)
+      #expect(answer.contains("\"error\""))
+      #expect(try good.call("echo", .object(["c": 3])) == .object(["c": 3]))
+    }
     await rig.end()
   }
 
   @Test("a request that is not right is answered with its id, and the connection stays")
   func badRequests() async throws {
     let rig = try await Rig()
-    let socket = try rig.raw()
-    let (answer, closed) = try exchange(socket, #"{"jsonrpc":"1.0","id":5,"method":"echo"}"# + "\n" + #"{"jsonrpc":"2.0","id":6,"method":"echo","params":7}"# + "\n") {
-      $0.filter { $0 == "\n" }.count == 2
+    let requests =
+      #"{"jsonrpc":"1.0","id":5,"method":"echo"}"# + "\n" + #"{"jsonrpc":"2.0","id":6,"method":"echo","params":7}"#
+      + "\n"
+    let (answer, closed) = try await blocking {
+      try exchange(rig.raw(), requests) { $0.filter { $0 == "\n" }.count == 2 }
     }
     #expect(!closed)
     #expect(answer.contains("\"id\":5") && answer.contains("\"id\":6") && answer.contains("-32600"))
@@ -139,26 +162,27 @@ private func exchange(_ socket: borrowing Descriptor, _ text: String, until enou
   @Test("a peer that does not read holds back its own stream and nobody else")
   func slowReader() async throws {
     let rig = try await Rig()
-    let slow = try rig.raw()
-    try slow.withRaw { try writeAll($0, Array((#"{"jsonrpc":"2.0","id":1,"method":"count","params":{"n":10000000}}"# + "\n").utf8)[...], "test") }
-    let good = try rig.client()
-    for _ in 0..<200 { #expect(try good.call("echo", .object(["d": 4])) == .object(["d": 4])) }
+    try await blocking {
+      let slow = try rig.raw()
+      let request = #"{"jsonrpc":"2.0","id":1,"method":"count","params":{"n":10000000}}"# + "\n"
+      try slow.withRaw { try writeAll($0, Array(request.utf8)[...], "test") }
+      let good = try rig.client()
+      for _ in 0..<200 { #expect(try good.call("echo", .object(["d": 4])) == .object(["d": 4])) }
+    }
     await rig.end()
   }
 
   @Test("a thousand connections that come and go leave nothing behind")
   func churn() async throws {
     let rig = try await Rig()
-    for _ in 0..<1000 { _ = try rig.client() }
-    let client = try rig.client()
-    #expect(try client.call("echo", .object(["e": 5])) == .object(["e": 5]))
-    var open = await rig.server.connectionCount
+    try await blocking { for _ in 0..<1000 { _ = try rig.client() } }
     let deadline = Clock.monotonic() + 5_000_000_000
-    while open > 1, Clock.monotonic() < deadline {
-      _ = try client.call("echo")
+    var open = await rig.server.connectionCount
+    while open > 0, Clock.monotonic() < deadline {
+      await Task.yield()
       open = await rig.server.connectionCount
     }
-    #expect(open == 1)
+    #expect(open == 0)
     await rig.end()
   }
 }

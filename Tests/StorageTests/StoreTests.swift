@@ -4,14 +4,16 @@ import Storage
 import Testing
 
 @Suite struct StoreTests {
-  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-store-\(UUID().uuidString)")
+  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+    "appsup-store-\(UUID().uuidString)")
   private var path: String { folder.appendingPathComponent("state.db").path }
 
   init() throws { try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true) }
 
   private func app(_ name: String, slot: UInt32) throws -> StoredApp {
     StoredApp(
-      id: try #require(AppID(name)), stack: "s", origin: "/p", file: "/p/\(name).yaml", folder: "/p", canonical: "{}", want: .running,
+      id: try #require(AppID(name)), stack: "s", origin: "/p", file: "/p/\(name).yaml", folder: "/p", canonical: "{}",
+      want: .running,
       generation: 3, uidSlot: slot, artifact: "sha256:1")
   }
 
@@ -19,12 +21,16 @@ import Testing
   func roundTrip() async throws {
     let web = try app("web", slot: 0)
     let instance = StoredInstance(
-      instance: Instance(app: web.id, generation: 3, nonce: "abc", handle: "c1"), runtime: .container, canonical: "{}", folder: "/p", artifact: "sha256:1")
-    let exits: [ExitReport.Cause] = [.code(7), .signal(9), .neverStarted(step: "execve", reason: "not there\nat all"), .unknown("gone")]
+      instance: Instance(app: web.id, generation: 3, nonce: "abc", handle: "c1"), runtime: .container, canonical: "{}",
+      folder: "/p", artifact: "sha256:1")
+    let exits: [ExitReport.Cause] = [
+      .code(7), .signal(9), .neverStarted(step: "execve", reason: "not there\nat all"), .unknown("gone"),
+    ]
     let rests = try exits.enumerated().map { place, cause in
       StoredRest(
         app: try #require(AppID("r\(place)")),
-        exit: ExitReport(cause: cause, outOfMemory: place == 1, startedAt: WallTime(nanoseconds: 5), endedAt: WallTime(nanoseconds: 9)),
+        exit: ExitReport(
+          cause: cause, outOfMemory: place == 1, startedAt: WallTime(nanoseconds: 5), endedAt: WallTime(nanoseconds: 9)),
         failure: place == 2 ? "why" : nil, restarts: 4)
     }
     do {
@@ -66,7 +72,9 @@ import Testing
     try await withThrowingTaskGroup(of: Void.self) { group in
       for number in 0..<200 {
         group.addTask {
-          let event = Event(cursor: Int64(number + 1), time: WallTime(nanoseconds: 1), app: AppID("web"), name: "app.started", fields: ["n": .integer(Int64(number))])
+          let event = Event(
+            cursor: Int64(number + 1), time: WallTime(nanoseconds: 1), app: AppID("web"), name: "app.started",
+            fields: ["n": .integer(Int64(number))])
           try await store.commit([.addEvent(event)])
         }
       }
@@ -83,7 +91,9 @@ import Testing
     let store = try Store(path: path)
     let event = Event(cursor: 1, time: WallTime(nanoseconds: 1), app: nil, name: "a")
     try await store.commit([.addEvent(event)])
-    await #expect(throws: StorageFailure.self) { try await store.commit([.putApp(try app("web", slot: 0)), .addEvent(event)]) }
+    await #expect(throws: StorageFailure.self) {
+      try await store.commit([.putApp(try app("web", slot: 0)), .addEvent(event)])
+    }
     #expect(try await store.load().apps.isEmpty)
   }
 
@@ -101,7 +111,11 @@ import Testing
     do { _ = try Store(path: path) }
     let sqlite = Process()
     sqlite.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    sqlite.arguments = ["python3", "-c", "import sqlite3,sys; d=sqlite3.connect(sys.argv[1]); d.execute(\"INSERT INTO grdb_migrations VALUES('9 from the future')\"); d.commit()", path]
+    sqlite.arguments = [
+      "python3", "-c",
+      "import sqlite3,sys; d=sqlite3.connect(sys.argv[1]); d.execute(\"INSERT INTO grdb_migrations VALUES('9 from the future')\"); d.commit()",
+      path,
+    ]
     try sqlite.run()
     sqlite.waitUntilExit()
     let error = #expect(throws: StorageFailure.self) { _ = try Store(path: path) }

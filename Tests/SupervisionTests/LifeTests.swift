@@ -10,13 +10,17 @@ private func policy(_ restart: RestartRule = .always) throws -> Policy {
   return policy
 }
 
-private let instance = Instance(app: AppID("web") ?? AppID("web").unsafelyUnwrapped, generation: 1, nonce: "n", handle: "h")
+private let instance = Instance(
+  app: AppID("web") ?? AppID("web").unsafelyUnwrapped, generation: 1, nonce: "n", handle: "h")
 private let facts = RunFacts(pid: 7, startedAt: WallTime(nanoseconds: 0))
 private let second: Int64 = 1_000_000_000
 
-private func report(_ cause: ExitReport.Cause, oom: Bool = false, ran seconds: Int64 = 1, endedAt: Int64 = 1) -> ExitReport {
+private func report(_ cause: ExitReport.Cause, oom: Bool = false, ran seconds: Int64 = 1, endedAt: Int64 = 1)
+  -> ExitReport
+{
   ExitReport(
-    cause: cause, outOfMemory: oom, startedAt: WallTime(nanoseconds: (endedAt - seconds) * second), endedAt: WallTime(nanoseconds: endedAt * second))
+    cause: cause, outOfMemory: oom, startedAt: WallTime(nanoseconds: (endedAt - seconds) * second),
+    endedAt: WallTime(nanoseconds: endedAt * second))
 }
 
 /// One life driven by events; time stands still unless a test moves it.
@@ -31,7 +35,9 @@ private struct Driven {
     policy = try SupervisionTests.policy(restart)
   }
 
-  mutating func send(_ events: LifeEvent...) { for event in events { effects = life.handle(event, policy, now: now, chance: 0.5) } }
+  mutating func send(_ events: LifeEvent...) {
+    for event in events { effects = life.handle(event, policy, now: now, chance: 0.5) }
+  }
 
   mutating func run() { send(.want(.running), .admitted, .prepared, .created(instance), .started(facts)) }
 }
@@ -52,7 +58,9 @@ private struct Driven {
     #expect(app.life.stage == .running(instance, facts, paused: false))
   }
 
-  @Test("a stop that arrives before the process exists is remembered", arguments: [StoppedDuring.preparing, .creating, .starting])
+  @Test(
+    "a stop that arrives before the process exists is remembered",
+    arguments: [StoppedDuring.preparing, .creating, .starting])
   func earlyStop(_ during: StoppedDuring) throws {
     var app = try Driven()
     app.send(.want(.running), .admitted)
@@ -112,14 +120,16 @@ private struct Driven {
     #expect(app.effects.contains(.after(.seconds(1), .backoffOver)))
   }
 
-  @Test("jitter moves a delay by at most its fraction, either way", arguments: [(0.0, 800), (0.5, 1000), (0.999, 1199)])
+  @Test(
+    "jitter moves a delay by at most its fraction, either way", arguments: [(0.0, 800), (0.5, 1000), (0.999, 1199)])
   func jitter(_ chance: Double, _ milliseconds: Int) throws {
     var app = try Driven()
     app.policy.backoff.jitter = 0.2
     app.run()
     app.send(.exited(report(.code(1))))
     let effects = app.life.handle(.cleared, app.policy, now: app.now, chance: chance)
-    let delay = try #require(effects.compactMap { if case .after(let delay, .backoffOver) = $0 { delay } else { nil } }.first)
+    let delay = try #require(
+      effects.compactMap { if case .after(let delay, .backoffOver) = $0 { delay } else { nil } }.first)
     #expect(abs(delay.wholeNanoseconds / 1_000_000 - Int64(milliseconds)) <= 1)
   }
 
@@ -158,7 +168,8 @@ private struct Driven {
   @Test(
     "each restart rule decides by how the run ended",
     arguments: [
-      (RestartRule.no, Int32(1), false), (.no, 0, false), (.always, 0, true), (.always, 1, true), (.unlessStopped, 0, true),
+      (RestartRule.no, Int32(1), false), (.no, 0, false), (.always, 0, true), (.always, 1, true),
+      (.unlessStopped, 0, true),
       (.onFailure(maximum: nil), 0, false), (.onFailure(maximum: nil), 1, true), (.onFailure(maximum: 1), 1, true),
     ])
   func rules(_ rule: RestartRule, _ code: Int32, _ restarts: Bool) throws {
@@ -202,9 +213,12 @@ private struct Driven {
     #expect(app.life.endReason == "max_runtime 1m")
   }
 
-  @Test("an engine that is gone holds the app back; a refused or missing thing fails it; a conflict is tried again")
+  @Test("an engine that is gone is tried again without counting; a refused or missing thing fails it; a conflict is tried again")
   func failures() throws {
-    for (kind, expected) in [(HostFailure.Kind.unavailable, "waiting"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"), (.failed, "backoff")] {
+    for (kind, expected) in [
+      (HostFailure.Kind.unavailable, "backoff"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"),
+      (.failed, "backoff"),
+    ] {
       var app = try Driven()
       app.send(.want(.running), .admitted, .stepFailed(HostFailure(kind, "why")))
       let outcome =
@@ -221,7 +235,9 @@ private struct Driven {
   @Test("what a failed start left behind is cleared before anything else happens")
   func failedStart() throws {
     var app = try Driven()
-    app.send(.want(.running), .admitted, .prepared, .created(instance), .stepFailed(HostFailure(.refused, "the memory limit is not in force")))
+    app.send(
+      .want(.running), .admitted, .prepared, .created(instance),
+      .stepFailed(HostFailure(.refused, "the memory limit is not in force")))
     #expect(app.life.stage == .clearing(instance))
     app.send(.cleared)
     #expect(app.life.failure == "the memory limit is not in force")
@@ -265,8 +281,12 @@ private struct Driven {
           life.stage = stage
           let effects = life.handle(event, try policy(), now: WallTime(nanoseconds: 0), chance: 0.5)
           // An instance may only leave the state once it was reported cleared.
-          if let held = stage.instance, event != .cleared { #expect(life.stage.instance == held, "\(stage) × \(event)") }
-          if life.stage == .resting, stage != .resting, want == .removed { #expect(effects.contains(.forget), "\(stage) × \(event)") }
+          if let held = stage.instance, event != .cleared {
+            #expect(life.stage.instance == held, "\(stage) × \(event)")
+          }
+          if life.stage == .resting, stage != .resting, life.want == .removed {
+            #expect(effects.contains(.forget), "\(stage) × \(event)")
+          }
         }
       }
     }
@@ -275,15 +295,18 @@ private struct Driven {
   private var everyStage: [Stage] {
     [
       .resting, .waiting("x"), .preparing, .creating, .starting(instance), .running(instance, facts, paused: false),
-      .running(instance, facts, paused: true), .stopping(instance, facts), .killing(instance, facts), .killing(instance, nil), .clearing(instance),
+      .running(instance, facts, paused: true), .stopping(instance, facts), .killing(instance, facts),
+      .killing(instance, nil), .clearing(instance),
       .backoff(until: WallTime(nanoseconds: 5)),
     ]
   }
 
   private var everyEvent: [LifeEvent] {
     [
-      .want(.running), .want(.stopped), .want(.removed), .replace, .admitted, .held("y"), .prepared, .created(instance), .started(facts),
-      .stepFailed(HostFailure(.failed, "f")), .releasedToStop, .graceOver, .killAgain, .killRequested, .runtimeOver, .paused(true), .paused(false),
+      .want(.running), .want(.stopped), .want(.removed), .replace, .admitted, .held("y"), .prepared, .created(instance),
+      .started(facts),
+      .stepFailed(HostFailure(.failed, "f")), .releasedToStop, .graceOver, .killAgain, .killRequested, .runtimeOver,
+      .paused(true), .paused(false),
       .exited(report(.code(0))), .cleared, .clearFailed(HostFailure(.failed, "f")), .clearAgain, .backoffOver,
     ]
   }

@@ -22,7 +22,8 @@ struct Down: ParsableCommand {
   var daemon = false
   @Flag(name: [.customShort("y"), .long], help: "Do not ask.")
   var yes = false
-  @Option(name: [.customShort("t"), .long], help: ArgumentHelp("Give up waiting after this long.", valueName: "duration"))
+  @Option(
+    name: [.customShort("t"), .long], help: ArgumentHelp("Give up waiting after this long.", valueName: "duration"))
   var timeout: String?
   @Option(help: "auto, tty, plain, json or quiet.")
   var progress: ProgressMode = .auto
@@ -32,14 +33,20 @@ struct Down: ParsableCommand {
   func run() throws {
     var limit: Duration?
     if let timeout {
-      guard let parsed = Duration(parsing: timeout) else { throw ValidationError("--timeout '\(timeout)' is not a duration such as 30s") }
+      guard let parsed = Duration(parsing: timeout) else {
+        throw ValidationError("--timeout '\(timeout)' is not a duration such as 30s")
+      }
       limit = parsed
     }
     let session = try Session(common)
     let client = try session.connect()
     let names = try chosen(session, client)
     if all || data { try confirm(names) }
-    if !names.isEmpty { try takeDown(client, names, limit) } else if !daemon { Output.error("nothing to do: no app is loaded from there") }
+    if !names.isEmpty {
+      try takeDown(client, names, limit)
+    } else if !daemon {
+      Output.error("nothing to do: no app is loaded from there")
+    }
     if daemon { _ = try client.ask("daemon.stop") }
   }
 
@@ -52,7 +59,8 @@ struct Down: ParsableCommand {
     let paths = targets.filter { !named.contains($0) }
     if targets.isEmpty || !paths.isEmpty {
       if let stray = paths.first(where: { !File.exists($0) && !$0.contains("/") && !$0.contains(".") }) {
-        throw Failure(4, "no app is named '\(stray)', and no policy is at that path", hint: "`supervisor ps -a` lists the apps")
+        throw Failure(
+          4, "no app is named '\(stray)', and no policy is at that path", hint: "`supervisor ps -a` lists the apps")
       }
       let absolute = paths.map { Environment.absolute($0, in: session.currentFolder) }
       let roots = absolute.isEmpty ? [Self.defaultRoot(session)] : absolute
@@ -71,10 +79,15 @@ struct Down: ParsableCommand {
 
   private func confirm(_ names: [String]) throws {
     guard !yes, !names.isEmpty else { return }
-    let what = data ? "stop \(names.joined(separator: ", ")) and remove their data for good" : "stop and remove all: \(names.joined(separator: ", "))"
+    let what =
+      data
+      ? "stop \(names.joined(separator: ", ")) and remove their data for good"
+      : "stop and remove all: \(names.joined(separator: ", "))"
     guard isatty(0) == 1 else { throw Failure(2, "this would \(what)", hint: "add -y to do it without being asked") }
     Output.rawError("This will \(what).\nGo on? [y/N] ")
-    guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else { throw Failure(1, "nothing was done") }
+    guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else {
+      throw Failure(1, "nothing was done")
+    }
   }
 
   private func takeDown(_ client: RPCClient, _ names: [String], _ limit: Duration?) throws {
@@ -83,7 +96,8 @@ struct Down: ParsableCommand {
     let outcome = try client.ask(
       "app.down",
       .object([
-        "apps": .array(names.map { .string($0) }), "data": .bool(data), "timeout_ms": limit.map { .integer($0.wholeNanoseconds / 1_000_000) },
+        "apps": .array(names.map { .string($0) }), "data": .bool(data),
+        "timeout_ms": limit.map { .integer($0.wholeNanoseconds / 1_000_000) },
       ])
     ) { view.take($0) }
     view.settle(outcome)
@@ -104,7 +118,9 @@ protocol AppsVerb: ParsableCommand {
 
 extension AppsVerb {
   /// Calls `method` for the apps and waits until each is as wanted.
-  func change(_ method: String, _ verb: String, waiting: Bool = true, extra: KeyValuePairs<String, JSONValue?> = [:]) throws {
+  func change(_ method: String, _ verb: String, waiting: Bool = true, extra: KeyValuePairs<String, JSONValue?> = [:])
+    throws
+  {
     guard !apps.isEmpty else { throw ValidationError("name at least one app or @STACK") }
     let client = try Session(common).connect()
     var arguments = JSONObject()
@@ -147,7 +163,8 @@ struct Restart: AppsVerb {
 }
 
 struct Kill: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "Send apps a signal; KILL, the default, reaches every process.")
+  static let configuration = CommandConfiguration(
+    abstract: "Send apps a signal; KILL, the default, reaches every process.")
   @OptionGroup var common: Common
   @Option(name: [.customShort("s"), .long], help: "The signal.") var signal = "KILL"
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
@@ -190,7 +207,8 @@ struct Remove: AppsVerb {
 
 /// `supervisor wait`
 struct Wait: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Wait until apps have ended; print each exit code, exit with the last app's.")
+  static let configuration = CommandConfiguration(
+    abstract: "Wait until apps have ended; print each exit code, exit with the last app's.")
   @OptionGroup var common: Common
   @Argument(help: "Apps.") var apps: [String]
 
@@ -198,10 +216,13 @@ struct Wait: ParsableCommand {
     let client = try Session(common).connect()
     var codes: [String: Int64] = [:]
     let open: () throws -> [String] = {
-      let rows = try client.ask("app.list", .object(["apps": .array(apps.map { .string($0) })]))["apps"]?.arrayValue ?? []
+      let rows =
+        try client.ask("app.list", .object(["apps": .array(apps.map { .string($0) })]))["apps"]?.arrayValue ?? []
       return rows.compactMap { row in
         guard let name = row["name"]?.stringValue, codes[name] == nil else { return nil }
-        if let code = row["exit_code"]?.integerValue, ["exited", "completed", "failed"].contains(row["state"]?.stringValue ?? "") {
+        if let code = row["exit_code"]?.integerValue,
+          ["exited", "completed", "failed"].contains(row["state"]?.stringValue ?? "")
+        {
           codes[name] = code
           return nil
         }
@@ -212,12 +233,18 @@ struct Wait: ParsableCommand {
     if try !open().isEmpty {
       let second = try Session(common).connect()
       do {
-        _ = try second.ask("event.subscribe", .object(["apps": .array(apps.map { .string($0) }), "follow": true])) { _ in
+        _ = try second.ask("event.subscribe", .object(["apps": .array(apps.map { .string($0) }), "follow": true])) {
+          _ in
           if try open().isEmpty { throw Done() }
         }
       } catch is Done {}
     }
-    for app in apps { Output.line(common.format == .json ? JSONValue.object(["name": .string(app), "exit_code": .integer(codes[app] ?? 0)]).text : "\(codes[app] ?? 0)") }
+    for app in apps {
+      Output.line(
+        common.format == .json
+          ? JSONValue.object(["name": .string(app), "exit_code": .integer(codes[app] ?? 0)]).text : "\(codes[app] ?? 0)"
+      )
+    }
     throw ExitCode(Int32(truncatingIfNeeded: codes[apps.last ?? ""] ?? 0))
   }
 }

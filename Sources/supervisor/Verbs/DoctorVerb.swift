@@ -12,8 +12,11 @@ internal import Scheduling
 /// `supervisor doctor`
 struct Doctor: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say which limits and layers this host can enforce, proved by trying each, and how to get what is missing.",
-    discussion: "Needs no daemon. As an ordinary user it shows what that user can have. Exit code 1 if something required is missing.")
+    abstract:
+      "Say which limits and layers this host can enforce, proved by trying each, and how to get what is missing.",
+    discussion:
+      "Needs no daemon. As an ordinary user it shows what that user can have. Exit code 1 if something required is missing."
+  )
   @OptionGroup var common: Common
 
   func run() throws {
@@ -46,7 +49,10 @@ struct Check {
 struct Examination {
   private(set) var checks: [Check] = []
 
-  private mutating func add(_ area: String, _ name: String, _ verdict: Check.Verdict, _ detail: String, fix: String? = nil, required: Bool = false) {
+  private mutating func add(
+    _ area: String, _ name: String, _ verdict: Check.Verdict, _ detail: String, fix: String? = nil,
+    required: Bool = false
+  ) {
     checks.append(Check(area: area, name: name, verdict: verdict, detail: detail, fix: fix, required: required))
   }
 
@@ -61,14 +67,17 @@ struct Examination {
       let hierarchy = try CgroupHierarchy.detect()
       let places = hierarchy.facts.map { "\($0.controller.rawValue): \($0.place ?? "none")" }.joined(separator: ", ")
       add("host", "cgroups", .available, "\(hierarchy.layout.rawValue) (\(places))")
-    } catch { add("host", "cgroups", .missing, error.description, fix: "mount cgroup2 on /sys/fs/cgroup", required: true) }
+    } catch {
+      add("host", "cgroups", .missing, error.description, fix: "mount cgroup2 on /sys/fs/cgroup", required: true)
+    }
   }
 
   // MARK: Limits
 
   /// Makes a cgroup, writes every limit, reads each back from the kernel, and removes the cgroup.
   mutating func limits() {
-    guard let hierarchy = try? CgroupHierarchy.detect(), let app = AppID("probe") else { return }  // best effort: `host` told why
+    // best effort: `host` told why.
+    guard let hierarchy = try? CgroupHierarchy.detect(), let app = AppID("probe") else { return }
     let parent = "/appsupervisor-doctor-\(getpid())"
     let group = AppCgroup(hierarchy, parent: parent, app: app, kind: .native)
     var asked = Limits()
@@ -87,11 +96,13 @@ struct Examination {
     do throws(SystemFault) { try group.create(asked) } catch {
       add(
         "limits", "cgroup of an app", .missing, error.description,
-        fix: getuid() == 0 ? "the cgroup file system must be writable" : "run as root, or give your user delegated cgroups (systemd: Delegate=yes)", required: true)
+        fix: getuid() == 0
+          ? "the cgroup file system must be writable"
+          : "run as root, or give your user delegated cgroups (systemd: Delegate=yes)", required: true)
       return
     }
+    // best effort: an empty group left behind holds nothing..
     defer {
-      // best effort: an empty group left behind holds nothing.
       _ = try? group.remove(within: .seconds(1))
       AppCgroup.removeParent(hierarchy, parent: parent)
     }
@@ -100,21 +111,27 @@ struct Examination {
       let why = short.first { $0.limit == report.name }?.reason
       add(
         "limits", report.name, report.status == .enforced ? .enforced : .missing,
-        report.status == .enforced ? "asked \(report.asked ?? ""), the kernel says \(report.effective ?? "")" : why ?? report.note ?? "the kernel has no such file",
-        fix: report.status == .enforced ? nil : Self.fix(report.name), required: ["memory", "pids", "cpus"].contains(report.name))
+        report.status == .enforced
+          ? "asked \(report.asked ?? ""), the kernel says \(report.effective ?? "")"
+          : why ?? report.note ?? "the kernel has no such file",
+        fix: report.status == .enforced ? nil : Self.fix(report.name),
+        required: ["memory", "pids", "cpus"].contains(report.name))
     }
   }
 
   private static func disk() -> String? {
-    let names = (try? Folder(opening: "/sys/block").names()) ?? []  // best effort: without a disk, its limits are not tried
+    // best effort: without a disk, its limits are not tried.
+    let names = (try? Folder(opening: "/sys/block").names()) ?? []
     return names.first { !$0.hasPrefix("loop") && !$0.hasPrefix("ram") }.map { "/dev/\($0)" }
   }
 
   private static func fix(_ limit: String) -> String {
     switch limit {
-    case "memory_and_swap", "memswap_limit": "boot with swapaccount=1 (cgroup v1), or use cgroup v2; without swap the memory limit is the whole limit"
+    case "memory_and_swap", "memswap_limit":
+      "boot with swapaccount=1 (cgroup v1), or use cgroup v2; without swap the memory limit is the whole limit"
     case "mem_high": "needs cgroup v2's memory controller: boot with systemd.unified_cgroup_hierarchy=1"
-    case "blkio_weight", "blkio_config.weight": "needs the bfq or iocost scheduler; bytes per second can be limited instead"
+    case "blkio_weight", "blkio_config.weight":
+      "needs the bfq or iocost scheduler; bytes per second can be limited instead"
     default: "boot a kernel with this controller, or leave the limit out of the policy"
     }
   }
@@ -123,7 +140,8 @@ struct Examination {
 
   mutating func layers() {
     let namespaces: [(String, Int32)] = [
-      ("user namespace", 0x1000_0000), ("mount namespace", 0x0002_0000), ("pid namespace", 0x2000_0000), ("network namespace", 0x4000_0000),
+      ("user namespace", 0x1000_0000), ("mount namespace", 0x0002_0000), ("pid namespace", 0x2000_0000),
+      ("network namespace", 0x4000_0000),
       ("ipc namespace", 0x0800_0000), ("uts namespace", 0x0400_0000), ("cgroup namespace", 0x0200_0000),
     ]
     for (name, flag) in namespaces {
@@ -131,15 +149,24 @@ struct Examination {
       let result = cl_try_unshare(getuid() == 0 ? flag : flag | 0x1000_0000)
       add(
         "layers", name, result == 0 ? .enforced : .missing, result == 0 ? "made one" : SystemFault.text(of: -result),
-        fix: result == 0 ? nil : "sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone must allow it", required: true)
+        fix: result == 0 ? nil : "sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone must allow it",
+        required: true)
     }
     let privileges = cl_try_no_new_privs()
-    add("layers", "no new privileges", privileges == 0 ? .enforced : .missing, privileges == 0 ? "set it" : SystemFault.text(of: -privileges), required: true)
+    add(
+      "layers", "no new privileges", privileges == 0 ? .enforced : .missing,
+      privileges == 0 ? "set it" : SystemFault.text(of: -privileges), required: true)
     let filter = cl_try_seccomp()
-    add("layers", "seccomp (containers)", filter == 0 ? .enforced : .missing, filter == 0 ? "loaded a filter" : SystemFault.text(of: -filter), required: true)
-    add("layers", "seccomp (native apps)", .notBuilt, "comes with a later version; native apps run without a system call filter")
+    add(
+      "layers", "seccomp (containers)", filter == 0 ? .enforced : .missing,
+      filter == 0 ? "loaded a filter" : SystemFault.text(of: -filter), required: true)
+    add(
+      "layers", "seccomp (native apps)", .notBuilt,
+      "comes with a later version; native apps run without a system call filter")
     let abi = cl_landlock_abi()
-    add("layers", "Landlock (native apps)", .notBuilt, abi > 0 ? "the kernel has ABI \(abi); comes with a later version" : "the kernel has none")
+    add(
+      "layers", "Landlock (native apps)", .notBuilt,
+      abi > 0 ? "the kernel has ABI \(abi); comes with a later version" : "the kernel has none")
     add("layers", "egress filter", .notBuilt, "apps with a network can reach private and metadata addresses")
   }
 
@@ -148,27 +175,34 @@ struct Examination {
   mutating func programs(_ daemon: Daemon) {
     for name in ["supervisor-daemon", "supervisor-shim"] {
       let path = daemon.program(name)
-      add("programs", name, path == nil ? .missing : .available, path ?? "not beside this program", fix: path == nil ? "install it from the same build" : nil, required: true)
+      add(
+        "programs", name, path == nil ? .missing : .available, path ?? "not beside this program",
+        fix: path == nil ? "install it from the same build" : nil, required: true)
     }
   }
 
   mutating func engines(_ environment: [String: String]) {
-    let endpoints = EngineEndpoint.candidates(given: nil, environment: { environment[$0] }, runtimeFolder: environment["XDG_RUNTIME_DIR"])
+    let endpoints = EngineEndpoint.candidates(
+      given: nil, environment: { environment[$0] }, runtimeFolder: environment["XDG_RUNTIME_DIR"])
     for endpoint in endpoints {
       do throws(SystemFault) {
         _ = try UnixSocket.connect(endpoint.socket)
         add("engines", endpoint.socket, .available, "answers")
       } catch {
-        add("engines", endpoint.socket, .absent, SystemFault.text(of: error.code), fix: "start the engine, or do without: `fallback: native`")
+        add(
+          "engines", endpoint.socket, .absent, SystemFault.text(of: error.code),
+          fix: "start the engine, or do without: `fallback: native`")
       }
     }
   }
 
   mutating func daemon(_ daemon: Daemon) {
-    if let client = try? daemon.connect(), let version = try? client.call("version") {  // best effort: it may not run
+    // best effort: it may not run.
+    if let client = try? daemon.connect(), let version = try? client.call("version") {
       add("daemon", "this instance", .available, "pid \(version["pid"]?.integerValue ?? 0), \(daemon.folders.socket)")
     } else {
-      add("daemon", "this instance", .absent, "not running (\(daemon.folders.socket))", fix: "`supervisor up` starts it")
+      add(
+        "daemon", "this instance", .absent, "not running (\(daemon.folders.socket))", fix: "`supervisor up` starts it")
     }
   }
 
@@ -179,7 +213,8 @@ struct Examination {
       for check in checks {
         Output.line(
           JSONValue.object([
-            "area": .string(check.area), "name": .string(check.name), "state": .string(check.verdict.rawValue), "detail": .string(check.detail),
+            "area": .string(check.area), "name": .string(check.name), "state": .string(check.verdict.rawValue),
+            "detail": .string(check.detail),
             "fix": .optional(check.fix), "required": .bool(check.required),
           ]).text)
       }
@@ -189,7 +224,8 @@ struct Examination {
     let width = checks.map(\.name.count).max() ?? 0
     for check in checks {
       if check.area != area {
-        Output.line((area.isEmpty ? "" : "\n") + Style.bold.on(check.area.prefix(1).uppercased() + check.area.dropFirst()))
+        Output.line(
+          (area.isEmpty ? "" : "\n") + Style.bold.on(check.area.prefix(1).uppercased() + check.area.dropFirst()))
         area = check.area
       }
       let (mark, style): (String, Style) =
@@ -200,7 +236,8 @@ struct Examination {
         case .absent: ("·", .dim)
         }
       let gap = String(repeating: " ", count: width - check.name.count)
-      Output.line("  \(style.on(mark)) \(check.name)\(gap)  \(style.on(check.verdict.rawValue))  \(Output.escaped(check.detail))")
+      Output.line(
+        "  \(style.on(mark)) \(check.name)\(gap)  \(style.on(check.verdict.rawValue))  \(Output.escaped(check.detail))")
       if let fix = check.fix { Output.line("    \(Style.dim.on("→ \(fix)"))") }
     }
   }

@@ -27,14 +27,15 @@ struct DaemonVerb: ParsableCommand {
     }
     var arguments = [program] + session.daemon.place.arguments
     if let engine { arguments += ["--engine", engine] }
-    _ = execv(program, CStrings(arguments).pointers)
+    CStrings.with(arguments) { _ = execv(program, $0) }
     throw Failure(1, "\(program) cannot be executed", hint: "check the file's permissions")
   }
 }
 
 /// `supervisor version`
 struct VersionVerb: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "version", abstract: "Print the versions of this program and of the daemon that runs.")
+  static let configuration = CommandConfiguration(
+    commandName: "version", abstract: "Print the versions of this program and of the daemon that runs.")
   @OptionGroup var common: Common
 
   func run() throws {
@@ -44,7 +45,8 @@ struct VersionVerb: ParsableCommand {
     if common.format == .json {
       let daemon = answer.map {
         JSONValue.object([
-          "version": $0["version"], "pid": $0["pid"], "root": $0["root"], "engine": $0["engine"], "instance": $0["instance"],
+          "version": $0["version"], "pid": $0["pid"], "root": $0["root"], "engine": $0["engine"],
+          "instance": $0["instance"],
           "cgroup_parent": $0["cgroup_parent"],
         ])
       }
@@ -56,10 +58,13 @@ struct VersionVerb: ParsableCommand {
       Output.line("daemon     not running")
       return
     }
-    Output.line("daemon     \(answer["version"]?.stringValue ?? "?"), pid \(answer["pid"]?.integerValue ?? 0), root \(answer["root"]?.stringValue ?? "?")")
+    Output.line(
+      "daemon     \(answer["version"]?.stringValue ?? "?"), pid \(answer["pid"]?.integerValue ?? 0), root \(answer["root"]?.stringValue ?? "?")"
+    )
     let engine = answer["engine"]
     if let name = engine?["name"]?.stringValue {
-      Output.line("engine     \(name) \(engine?["version"]?.stringValue ?? ""), API \(engine?["api"]?.stringValue ?? "")")
+      Output.line(
+        "engine     \(name) \(engine?["version"]?.stringValue ?? ""), API \(engine?["api"]?.stringValue ?? "")")
     } else {
       Output.line("engine     none: \(engine?["reason"]?.stringValue ?? "not asked for")")
     }
@@ -68,7 +73,8 @@ struct VersionVerb: ParsableCommand {
 
 /// `supervisor api`
 struct API: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "api", abstract: "Call any method of the daemon, or list them.")
+  static let configuration = CommandConfiguration(
+    commandName: "api", abstract: "Call any method of the daemon, or list them.")
   @OptionGroup var common: Common
   @Flag(help: "Print every method with its role and arguments.")
   var list = false
@@ -88,8 +94,10 @@ struct API: ParsableCommand {
       var table = Table(["METHOD", "ROLE", "STREAM", "ARGUMENTS", "WHAT IT DOES"])
       for entry in methods {
         table.add([
-          .init(entry["method"]?.stringValue ?? ""), .init(entry["role"]?.stringValue ?? ""), .init(entry["streams"]?.boolValue == true ? "yes" : ""),
-          .init((entry["arguments"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")), .init(entry["summary"]?.stringValue ?? ""),
+          .init(entry["method"]?.stringValue ?? ""), .init(entry["role"]?.stringValue ?? ""),
+          .init(entry["streams"]?.boolValue == true ? "yes" : ""),
+          .init((entry["arguments"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")),
+          .init(entry["summary"]?.stringValue ?? ""),
         ])
       }
       table.print()

@@ -17,11 +17,16 @@ struct Images: ParsableCommand {
     }
     var table = Table(["IMAGE", "ID", "CREATED", "SIZE"])
     for image in images {
-      let age = image["created"]?.integerValue.map { Clock.wall().since(WallTime(nanoseconds: $0 * 1_000_000_000)).readable + " ago" } ?? "-"
+      let age =
+        image["created"]?.integerValue.map {
+          Clock.wall().since(WallTime(nanoseconds: $0 * 1_000_000_000)).readable + " ago"
+        } ?? "-"
       let id = (image["id"]?.stringValue ?? "").split(separator: ":").last.map { String($0.prefix(12)) } ?? ""
       let tags = (image["tags"]?.arrayValue ?? []).compactMap(\.stringValue)
       for tag in tags.isEmpty ? ["<none>"] : tags {
-        table.add([.init(tag), .init(id), .init(age), .init(Bytes(UInt64(max(0, image["size"]?.integerValue ?? 0))).readable)])
+        table.add([
+          .init(tag), .init(id), .init(age), .init(Bytes(UInt64(max(0, image["size"]?.integerValue ?? 0))).readable),
+        ])
       }
     }
     table.print()
@@ -41,7 +46,11 @@ extension ImageWork {
     do {
       let answer = try client.ask(method, arguments, interrupt: interrupt.raw) { view.take($0) }
       view.end()
-      if common.format == .json { Output.line(answer.text) } else { Output.line("\(title) \(answer["id"]?.stringValue ?? "done")") }
+      if common.format == .json {
+        Output.line(answer.text)
+      } else {
+        Output.line("\(title) \(answer["id"]?.stringValue ?? "done")")
+      }
     } catch is Interrupt.Caught {
       view.end()
       throw Failure(130, "interrupted", hint: "nothing is left half-made; run it again to go on")
@@ -92,7 +101,9 @@ final class LayerView {
   private func draw() {
     var text = drawn > 0 ? "\u{1B}[\(drawn)A" : ""
     let width = max(20, Output.columns(2))
-    for layer in layers { text += "\u{1B}[2K" + Output.escaped("\(layer.item)  \(layer.text)").prefix(width - 1) + "\n" }
+    for layer in layers {
+      text += "\u{1B}[2K" + Output.escaped("\(layer.item)  \(layer.text)").prefix(width - 1) + "\n"
+    }
     drawn = layers.count
     Output.rawError(text)
   }
@@ -106,7 +117,8 @@ struct Pull: ImageWork {
 }
 
 struct Load: ImageWork {
-  static let configuration = CommandConfiguration(abstract: "Load an image archive (as `docker save` makes them) into the engine.")
+  static let configuration = CommandConfiguration(
+    abstract: "Load an image archive (as `docker save` makes them) into the engine.")
   @OptionGroup var common: Common
   @Argument(help: "The archive.", completion: .file()) var file: String
 
@@ -120,7 +132,8 @@ struct Build_: ImageWork {
   static let configuration = CommandConfiguration(commandName: "build", abstract: "Build an image through the engine.")
   @OptionGroup var common: Common
   @Option(name: [.customShort("t"), .long], help: "The image's name.") var tag: String
-  @Option(name: [.customShort("f"), .customLong("file")], help: "The Dockerfile, relative to the folder.") var dockerfile = "Dockerfile"
+  @Option(name: [.customShort("f"), .customLong("file")], help: "The Dockerfile, relative to the folder.")
+  var dockerfile = "Dockerfile"
   @Option(help: ArgumentHelp("A build argument.", valueName: "key=value")) var buildArg: [String] = []
   @Argument(help: "The folder that is sent.", completion: .directory) var folder: String
 
@@ -135,7 +148,8 @@ struct Build_: ImageWork {
     try work(
       "image.build",
       .object([
-        "context": .string(Environment.absolute(folder, in: session.currentFolder)), "dockerfile": .string(dockerfile), "tag": .string(tag),
+        "context": .string(Environment.absolute(folder, in: session.currentFolder)), "dockerfile": .string(dockerfile),
+        "tag": .string(tag),
         "arguments": .object(values),
       ]), "built \(tag)")
   }
@@ -148,9 +162,15 @@ struct Prune: ParsableCommand {
 
   func run() throws {
     if !yes {
-      guard isatty(0) == 1 else { throw Failure(2, "this removes every image without a name that no container uses", hint: "add -y to do it without being asked") }
+      guard isatty(0) == 1 else {
+        throw Failure(
+          2, "this removes every image without a name that no container uses",
+          hint: "add -y to do it without being asked")
+      }
       Output.rawError("Remove every image without a name that no container uses? [y/N] ")
-      guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else { throw Failure(1, "nothing was done") }
+      guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else {
+        throw Failure(1, "nothing was done")
+      }
     }
     let answer = try Session(common).connect().ask("image.prune")
     if common.format == .json {

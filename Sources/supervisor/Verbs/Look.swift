@@ -22,7 +22,8 @@ struct List: ParsableCommand {
   var all = false
   @Flag(name: [.customShort("q"), .long], help: "Names only.")
   var quiet = false
-  @Option(help: ArgumentHelp("Only apps whose KEY (state, runtime, stack, name, health) is VALUE.", valueName: "key=value"))
+  @Option(
+    help: ArgumentHelp("Only apps whose KEY (state, runtime, stack, name, health) is VALUE.", valueName: "key=value"))
   var filter: [String] = []
   @Argument(help: "Apps, or @STACK.")
   var apps: [String] = []
@@ -37,7 +38,8 @@ struct List: ParsableCommand {
     }
     let answer = try Session(common).connect().ask("app.list", .object(["apps": .array(apps.map { .string($0) })]))
     let rows = (answer["apps"]?.arrayValue ?? []).filter { row in
-      (all || !filters.isEmpty || !apps.isEmpty || !["exited", "completed", "created"].contains(row["state"]?.stringValue ?? ""))
+      (all || !filters.isEmpty || !apps.isEmpty
+        || !["exited", "completed", "created"].contains(row["state"]?.stringValue ?? ""))
         && filters.allSatisfy { row[$0.0]?.stringValue == $0.1 }
     }
     if common.format == .json {
@@ -52,28 +54,36 @@ struct List: ParsableCommand {
   static func table(_ rows: [JSONValue]) {
     var table = Table(["NAME", "RUNTIME", "IMAGE/ENTRY", "STATUS", "HEALTH", "RESTARTS", "CPU", "MEM/LIMIT", "PORTS"])
     for row in rows {
-      let entry = row["image"]?.stringValue ?? (row["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")
+      let entry =
+        row["image"]?.stringValue ?? (row["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")
       let memory = row["memory"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "-"
       let limit = row["memory_limit"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "none"
       let mark = (row["missing"]?.arrayValue ?? []).isEmpty ? "" : " (degraded)"
       let status = row["status"]?.stringValue ?? ""
       table.add([
-        Table.Cell(row["name"]?.stringValue ?? ""), Table.Cell(row["runtime"]?.stringValue ?? ""), Table.Cell(shortened(entry, 32)),
-        Table.Cell(shortened(status.contains("degraded") ? status : status + mark, 60), style(ofState: row["state"]?.stringValue ?? "")),
+        Table.Cell(row["name"]?.stringValue ?? ""), Table.Cell(row["runtime"]?.stringValue ?? ""),
+        Table.Cell(shortened(entry, 32)),
+        Table.Cell(
+          shortened(status.contains("degraded") ? status : status + mark, 60),
+          style(ofState: row["state"]?.stringValue ?? "")),
         Table.Cell(row["health"]?.stringValue ?? "-"), Table.Cell("\(row["restarts"]?.integerValue ?? 0)"),
-        Table.Cell(row["cpu_percent"]?.numberValue.map { Bytes.fixed($0, 1) + "%" } ?? "-"), Table.Cell("\(memory)/\(limit)"),
+        Table.Cell(row["cpu_percent"]?.numberValue.map { Bytes.fixed($0, 1) + "%" } ?? "-"),
+        Table.Cell("\(memory)/\(limit)"),
         Table.Cell((row["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")),
       ])
     }
     table.print()
   }
 
-  private static func shortened(_ text: String, _ width: Int) -> String { text.count <= width ? text : text.prefix(width - 1) + "…" }
+  private static func shortened(_ text: String, _ width: Int) -> String {
+    text.count <= width ? text : text.prefix(width - 1) + "…"
+  }
 }
 
 /// `supervisor status APP`
 struct Status: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Show one app: state, and each limit and layer as asked and in force.")
+  static let configuration = CommandConfiguration(
+    abstract: "Show one app: state, and each limit and layer as asked and in force.")
   @OptionGroup var common: Common
   @Argument(help: "The app.")
   var app: String
@@ -89,15 +99,18 @@ struct Status: ParsableCommand {
     let state = text("state")
     let rows: [(String, String)] = [
       ("Status", (style(ofState: state) ?? .bold).on(Output.escaped(text("status")))), ("Runtime", text("runtime")),
-      ("Image", text("image")), ("Entry", (app["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")),
+      ("Image", text("image")),
+      ("Entry", (app["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")),
       ("Stack", text("stack")), ("Policy", text("file")), ("Pid", text("pid")), ("Container", text("container_id")),
       ("Restarts", "\(text("restarts")) (restart: \(text("restart")))"), ("Sandbox", text("sandbox")),
-      ("Ports", (app["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")), ("Reason", text("reason")),
+      ("Ports", (app["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")),
+      ("Reason", text("reason")),
       ("Last exit", app["exit"]?["reason"]?.stringValue ?? "-"),
     ]
     Output.line(Style.bold.on(text("name")))
     for (name, value) in rows where value != "-" && !value.isEmpty {
-      Output.line("  \(name)\(String(repeating: " ", count: 11 - name.count))\(name == "Status" ? value : Output.escaped(value))")
+      Output.line(
+        "  \(name)\(String(repeating: " ", count: 11 - name.count))\(name == "Status" ? value : Output.escaped(value))")
     }
     let layers = app["layers"]?.arrayValue ?? []
     guard !layers.isEmpty else { return }
@@ -156,7 +169,8 @@ struct Logs: ParsableCommand {
   @OptionGroup var common: Common
   @Flag(name: [.customShort("f"), .long], help: "Go on as more is written, over restarts too.")
   var follow = false
-  @Option(name: [.customShort("n"), .long], help: ArgumentHelp("Only the last so many lines of each.", valueName: "lines"))
+  @Option(
+    name: [.customShort("n"), .long], help: ArgumentHelp("Only the last so many lines of each.", valueName: "lines"))
   var tail: Int?
   @Option(help: ArgumentHelp("Only since a time: 10m ago, or 2026-01-31T12:00:00Z.", valueName: "time"))
   var since: String?
@@ -180,7 +194,9 @@ struct Logs: ParsableCommand {
     arguments["tail"] = tail.map { .integer(Int64($0)) }
     arguments["since_ns"] = try since.map { .integer(try Self.moment($0)) }
     arguments["until_ns"] = try until.map { .integer(try Self.moment($0)) }
-    let printer = LogPrinter(prefixed: names.count > 1 || names.contains { $0.hasPrefix("@") }, timestamps: timestamps, json: common.format == .json)
+    let printer = LogPrinter(
+      prefixed: names.count > 1 || names.contains { $0.hasPrefix("@") }, timestamps: timestamps,
+      json: common.format == .json)
     let interrupt = try Interrupt()
     do {
       _ = try client.ask("app.logs", .object(arguments), interrupt: interrupt.raw) { printer.take($0) }

@@ -33,7 +33,8 @@ struct CheckedFiles {
     if Output.json {
       Output.line(
         JSONValue.object([
-          "file": .string(file), "severity": .string(problem.severity.rawValue), "line": .count(problem.line), "column": .count(problem.column),
+          "file": .string(file), "severity": .string(problem.severity.rawValue), "line": .count(problem.line),
+          "column": .count(problem.column),
           "key": .string(problem.path), "message": .string(problem.message), "hint": .optional(problem.hint),
         ]).text)
     } else {
@@ -68,7 +69,9 @@ struct PolicyCheck: ParsableCommand {
     let checked = try CheckedFiles(policies, common)
     try checked.requireNoErrors()
     if wrong > 0 { throw ExitCode(2) }
-    if !Output.json { Output.line("\(checked.readings.count) file\(checked.readings.count == 1 ? "" : "s"), no errors") }
+    if !Output.json {
+      Output.line("\(checked.readings.count) file\(checked.readings.count == 1 ? "" : "s"), no errors")
+    }
   }
 
   private func checkConfiguration(_ path: String) throws -> Int {
@@ -83,7 +86,8 @@ struct PolicyCheck: ParsableCommand {
 }
 
 struct PolicySchema: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "schema", abstract: "Print the JSON Schema of policy files, for editors.")
+  static let configuration = CommandConfiguration(
+    commandName: "schema", abstract: "Print the JSON Schema of policy files, for editors.")
   func run() throws { Output.line(schemaDocument().prettyText) }
 }
 
@@ -122,7 +126,9 @@ struct Config: ParsableCommand {
     if let applied {
       let answer = try Session(common).connect().ask("app.config", .object(["app": .string(applied)]))
       let text = answer["canonical"]?.stringValue ?? "{}"
-      guard let document = try? JSONValue(parsing: Array(text.utf8)) else { throw Failure(1, "the applied copy of \(applied) cannot be read") }
+      guard let document = try? JSONValue(parsing: Array(text.utf8)) else {
+        throw Failure(1, "the applied copy of \(applied) cannot be read")
+      }
       try show(document)
       return
     }
@@ -164,7 +170,8 @@ struct Explain: ParsableCommand {
       guard let policy = entry.reading.policy else { continue }
       let lines = explain(policy)
       if common.format == .json {
-        Output.line(JSONValue.object(["name": .string(policy.id.name), "explanation": .array(lines.map { .string($0) })]).text)
+        Output.line(
+          JSONValue.object(["name": .string(policy.id.name), "explanation": .array(lines.map { .string($0) })]).text)
       } else {
         Output.line(Style.bold.on(policy.id.name))
         for line in lines { Output.line("  \(line)") }
@@ -177,7 +184,10 @@ struct Explain: ParsableCommand {
     let app = try client.ask("app.status", .object(["app": .string(subject)]))
     let words = Explanation(app, try recent(client)).lines
     if common.format == .json {
-      Output.line(JSONValue.object(["name": .string(subject), "state": app["state"], "explanation": .array(words.map { .string($0) })]).text)
+      Output.line(
+        JSONValue.object([
+          "name": .string(subject), "state": app["state"], "explanation": .array(words.map { .string($0) }),
+        ]).text)
     } else {
       for line in words { Output.line(line) }
     }
@@ -202,14 +212,18 @@ struct Explanation {
     case "running": lines.append("\(name) runs: \(app["status"]?.stringValue ?? "").")
     case "paused": lines.append("\(name) is paused; `supervisor unpause \(name)` lets it go on.")
     case "pending": lines.append("\(name) waits: \(reason).")
-    case "backoff": lines.append("\(name) ended (\(exit ?? reason)) and is restarted after a pause: \(app["status"]?.stringValue ?? "").")
+    case "backoff":
+      lines.append(
+        "\(name) ended (\(exit ?? reason)) and is restarted after a pause: \(app["status"]?.stringValue ?? "").")
     case "failed": lines.append("\(name) failed and is not tried again: \(reason).")
     case "completed": lines.append("\(name) has done its work (\(exit ?? "exit code 0")).")
     case "exited": lines.append("\(name) does not run: it ended with \(exit ?? reason), and \(Self.rest(app)).")
     default: lines.append("\(name): \(app["status"]?.stringValue ?? app["state"]?.stringValue ?? "unknown").")
     }
     advise(name, app, reason + " " + (exit ?? ""))
-    for line in app["missing"]?.arrayValue ?? [] { lines.append("Left out under `enforcement: degrade`: \(line.stringValue ?? "").") }
+    for line in app["missing"]?.arrayValue ?? [] {
+      lines.append("Left out under `enforcement: degrade`: \(line.stringValue ?? "").")
+    }
     guard !events.isEmpty else { return }
     lines.append("")
     lines.append("Lately:")
@@ -222,10 +236,16 @@ struct Explanation {
 
   private mutating func advise(_ name: String, _ app: JSONValue, _ why: String) {
     if why.contains("out of memory") {
-      lines.append("It used all of its \(app["memory_limit"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "memory"): raise `mem_limit`, or make it need less.")
+      lines.append(
+        "It used all of its \(app["memory_limit"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "memory"): raise `mem_limit`, or make it need less."
+      )
     }
-    if why.contains("port"), why.contains("use") { lines.append("Another program holds the port: change `ports`, or stop that program.") }
+    if why.contains("port"), why.contains("use") {
+      lines.append("Another program holds the port: change `ports`, or stop that program.")
+    }
     let wants = ["failed", "backoff", "exited"].contains(app["state"]?.stringValue ?? "")
-    if wants { lines.append("Its last words: `supervisor logs --tail 20 \(name)`. To try again: `supervisor start \(name)`.") }
+    if wants {
+      lines.append("Its last words: `supervisor logs --tail 20 \(name)`. To try again: `supervisor start \(name)`.")
+    }
   }
 }

@@ -30,7 +30,9 @@ struct Up: ParsableCommand {
   var noDeps = false
   @Option(help: "Also load policies of this profile.")
   var profile: [String] = []
-  @Option(help: ArgumentHelp("Container engine for a daemon that is started: docker, podman, none or a socket.", valueName: "engine"))
+  @Option(
+    help: ArgumentHelp(
+      "Container engine for a daemon that is started: docker, podman, none or a socket.", valueName: "engine"))
   var engine: String?
   @Option(help: "auto, tty, plain, json or quiet.")
   var progress: ProgressMode = .auto
@@ -38,7 +40,9 @@ struct Up: ParsableCommand {
   var paths: [String] = []
 
   func run() throws {
-    guard let timeout = Duration(parsing: waitTimeout) else { throw ValidationError("--wait-timeout '\(waitTimeout)' is not a duration such as 60s") }
+    guard let timeout = Duration(parsing: waitTimeout) else {
+      throw ValidationError("--wait-timeout '\(waitTimeout)' is not a duration such as 60s")
+    }
     let session = try Session(common)
     let files = try PolicyFiles(paths, session)
     let interrupt = try Interrupt()
@@ -72,7 +76,8 @@ struct Up: ParsableCommand {
 
   private func arguments(_ files: PolicyFiles, _ session: Session) -> JSONValue {
     .object([
-      "files": files.json, "origin": .string(files.origin), "environment": .object(session.environment.mapJSON { .string($0) }),
+      "files": files.json, "origin": .string(files.origin),
+      "environment": .object(session.environment.mapJSON { .string($0) }),
       "recreate": .bool(forceRecreate), "remove_orphans": .bool(removeOrphans), "no_deps": .bool(noDeps),
       "profiles": .array(profile.map { .string($0) }),
     ])
@@ -88,18 +93,24 @@ struct Up: ParsableCommand {
   }
 
   /// Shows how the apps get there; throws when one does not.
-  private func follow(_ client: RPCClient, _ changes: JSONObject, _ view: ProgressView, _ interrupt: Interrupt, _ timeout: Duration) throws {
+  private func follow(
+    _ client: RPCClient, _ changes: JSONObject, _ view: ProgressView, _ interrupt: Interrupt, _ timeout: Duration
+  ) throws {
     for (name, change) in changes { view.begin(name, change.stringValue ?? "") }
     let outcome: JSONValue
     do {
       outcome = try client.ask(
         "app.await",
-        .object(["apps": .array(changes.keys.map { .string($0) }), "timeout_ms": .integer(timeout.wholeNanoseconds / 1_000_000)]),
+        .object([
+          "apps": .array(changes.keys.map { .string($0) }),
+          "timeout_ms": .integer(timeout.wholeNanoseconds / 1_000_000),
+        ]),
         interrupt: interrupt.raw
       ) { view.take($0) }
     } catch is Interrupt.Caught {
       view.end()
-      throw Failure(130, "interrupted while apps were starting", hint: "what was started goes on; `supervisor ps -a` shows it")
+      throw Failure(
+        130, "interrupted while apps were starting", hint: "what was started goes on; `supervisor ps -a` shows it")
     }
     view.settle(outcome)
     view.end()
@@ -113,11 +124,15 @@ enum Settled {
     let failed = outcome["failed"]?.objectValue ?? JSONObject()
     if let (name, why) = failed.first(where: { _ in true }) {
       let others = failed.count > 1 ? " (and \(failed.count - 1) more)" : ""
-      throw Failure(1, "\(name) \(what): \(why.stringValue ?? "")\(others)", hint: "`supervisor explain \(name)` says more, `supervisor logs \(name)` what it wrote")
+      throw Failure(
+        1, "\(name) \(what): \(why.stringValue ?? "")\(others)",
+        hint: "`supervisor explain \(name)` says more, `supervisor logs \(name)` what it wrote")
     }
     let waiting = (outcome["waiting"]?.arrayValue ?? []).compactMap(\.stringValue)
     guard outcome["timed_out"]?.boolValue == true, let first = waiting.first else { return }
-    throw Failure(124, "timed out waiting for \(waiting.joined(separator: ", "))", hint: "`supervisor explain \(first)` says what holds it back")
+    throw Failure(
+      124, "timed out waiting for \(waiting.joined(separator: ", "))",
+      hint: "`supervisor explain \(first)` says what holds it back")
   }
 }
 
@@ -151,7 +166,9 @@ struct Attached {
     let printer = LogPrinter(prefixed: true, timestamps: false, json: json)
     let names = JSONValue.array(apps.map { .string($0) })
     do {
-      _ = try client.ask("app.logs", .object(["apps": names, "follow": true, "tail": 20]), interrupt: interrupt.raw) { printer.take($0) }
+      _ = try client.ask("app.logs", .object(["apps": names, "follow": true, "tail": 20]), interrupt: interrupt.raw) {
+        printer.take($0)
+      }
       printer.finish()
       return
     } catch is Interrupt.Caught {}

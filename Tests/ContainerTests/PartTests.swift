@@ -1,0 +1,126 @@
+import EngineAPI
+import FileSystems
+import Glibc
+import Linux
+import Model
+import Testing
+
+@testable import ContainerHosting
+
+@Suite("parts of the container host")
+struct PartTests {
+  func chunk(_ text: String) -> LogChunk {
+    LogChunk(time: WallTime(nanoseconds: 1), stream: .output, bytes: Array(text.utf8))
+  }
+
+  @Test("the last lines of output in pieces, whatever the pieces", arguments: [1, 2, 3, 5, 100])
+  func lastLines(count: Int) {
+    let text = (1...9).map { "line \($0)\n" }.joined() + "end"
+    let wanted = text.split(separator: "\n").suffix(count).joined(separator: "\n")
+    for size in [1, 3, 7, 20, 1000] {
+      var last = LastLines(count)
+      var rest = text[...]
+      while !rest.isEmpty {
+        last.add(chunk(String(rest.prefix(size))))
+        rest = rest.dropFirst(size)
+      }
+      #expect(String(decoding: last.chunks.flatMap(\.bytes), as: UTF8.self) == wanted, "\(size)")
+      #expect(last.lines == min(count, 10))
+    }
+  }
+
+  @Test("kept output is cut at its limit in whole files, survives a torn end, and reads back as written")
+  func drained() throws {
+    var template = Array("/tmp/appsup-dl.XXXXXX".utf8CString)
+    let root = String(cString: try #require(mkdtemp(&template)))
+    defer { system("rm -rf '\(root)'") }
+    var limits = Policy.LogLimits()
+    limits.maximumSize = Bytes(100)
+    limits.maximumFiles = 2
+    let log = DrainedLog("\(root)/log", limits)
+    func read() throws -> [String] {
+      var texts: [String] = []
+      var position: DrainedLog.Position?
+      repeat {
+        let (chunks, next) = try log.read(LogQuery(), from: position)
+        texts += chunks.map { String(decoding: $0.bytes, as: UTF8.self) }
+        position = next
+      } while position != nil
+      return texts
+    }
+    #expect(try read() == [])
+    for number in 10..<40 { try log.append([chunk("line \(number)\n")], run: 1) }
+    let names = try Folder(opening: "\(root)/log").names()
+    #expect(names.count == 4)
+    let kept = try read()
+    #expect(kept.last == "line 39\n" && kept.count >= 13 && kept.count < 30)
+    // A crash in the middle: bytes without a record, and half a record.
+    for name in names.suffix(2) {
+      let file = try Folder(opening: "\(root)/log").open(name, O_WRONLY | O_APPEND)
+      try file.withRaw { raw in try writeAll(raw, [1, 2, 3], name) }
+    }
+    #expect(try read() == kept)
+    try log.append([chunk("after\n")], run: 2)
+    #expect(try read().suffix(2) == ["line 39\n", "after\n"])
+  }
+
+  @Test("a .dockerignore decides by its last match, and always leaves the Dockerfile")
+  func ignore() {
+    let list = IgnoreList(
+      "# comment\n*.log\nbuild\n**/cache\n!keep.log\ndocs/**/*.md\n/secret?\nDockerfile\n", keeping: "Dockerfile")
+    for path in ["a.log", "build", "build/x/y", "x/y/cache", "x/y/cache/z", "docs/a.md", "docs/a/b.md", "secret1"] {
+      #expect(list.covers(path), "\(path)")
+    }
+    for path in ["keep.log", "x/a.log", "builder", "docs/a.txt", "secret", "Dockerfile", "src/main.c"] {
+      #expect(!list.covers(path), "\(path)")
+    }
+    #expect(!IgnoreList("", keeping: "Dockerfile").covers("anything"))
+  }
+
+  @Test("a folder becomes a tar that tar reads, long names, links and empty files included")
+  func archive() async throws {
+    var template = Array("/tmp/appsup-tar.XXXXXX".utf8CString)
+    let root = String(cString: try #require(mkdtemp(&template)))
+    defer { system("rm -rf '\(root)'") }
+    let long = String(repeating: "n", count: 120)
+    #expect(
+      system(
+        """
+        cd \(root) && mkdir -p in/sub/\(long) out && cd in && echo hi > Dockerfile && : > empty && head -c 300000 /dev/urandom > sub/big \
+        && echo deep > sub/\(long)/file && ln -s ../Dockerfile sub/link && mkfifo pipe && echo x > gone.log && echo '*.log' > .dockerignore \
+        && chmod 755 Dockerfile
+        """) == 0)
+    let stream = try BuildContext.archive("\(root)/in", keeping: "Dockerfile")
+    var bytes: [UInt8] = []
+    while let piece = try await stream.next() { bytes += piece }
+    try Folder(opening: root).replace("x.tar", with: bytes)
+    #expect(
+      system(
+        "cd \(root) && tar -xf x.tar -C out && rm in/pipe in/gone.log && diff -r --no-dereference in out && test -x out/Dockerfile"
+      )
+        == 0)
+    #expect(throws: ContextProblem.self) { try BuildContext.archive("\(root)/in", keeping: "none") }
+  }
+
+  @Test("what /proc says of a process is read, a dead one is none")
+  func processFacts() throws {
+    let own = try #require(ProcessFacts(getpid()))
+    #expect(own.uids == [geteuid(), geteuid(), geteuid(), geteuid()])
+    #expect(own.mounts.contains { $0.target == "/proc" && $0.type == "proc" })
+    #expect(own.limits["Max open files"] != nil)
+    #expect(ProcessFacts(0) == nil)
+    #expect(ProcessFacts.names(ProcessFacts.mask(["CHOWN", "SYS_ADMIN"])) == ["CHOWN", "SYS_ADMIN"])
+    #expect(
+      ProcessFacts(status: "Name:\tx\nState:\tZ (zombie)\n", cgroup: "", limits: "", mountInfo: "", oomScore: "0")
+        == nil)
+  }
+
+  @Test("exit codes above 128 are signals, as engines mean them")
+  func causes() {
+    #expect(ContainerHost.cause(0) == .code(0))
+    #expect(ContainerHost.cause(127) == .code(127))
+    #expect(ContainerHost.cause(128) == .code(128))
+    #expect(ContainerHost.cause(137) == .signal(9))
+    #expect(ContainerHost.cause(255) == .code(255))
+  }
+}
