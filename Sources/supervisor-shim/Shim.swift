@@ -15,6 +15,7 @@ final class Shim {
   private let plan: LaunchPlan
   private var connections: [SharedDescriptor]
   private var listener: SharedDescriptor?
+  private var socketFile: UInt64?
   private var state = RunState.preparing
   private var goAsked = false
   private var leaving = false
@@ -56,6 +57,7 @@ final class Shim {
       let socket = try UnixSocket.listen(
         Folder(opening: plan.places.sockets), "\(plan.runName).sock", mode: 0o600, kind: .packets, backlog: 8)
       listener = SharedDescriptor(socket)
+      socketFile = Place.identity("\(plan.places.sockets)/\(plan.runName).sock")
     }
     let sources = try Sources(plan)
     outOfMemoryBefore = outOfMemoryCount()
@@ -311,6 +313,9 @@ final class Shim {
 
   private func removeSocket() {
     listener = nil
+    // Another shim of the same run may have taken the place, if its daemon and ours were not the same.
+    let now = Place.identity("\(plan.places.sockets)/\(plan.runName).sock")
+    guard let socketFile, socketFile == now else { return }
     // Best effort: a stale socket refuses connections, which a daemon takes for what it is.
     try? Folder(opening: plan.places.sockets).remove("\(plan.runName).sock")
   }

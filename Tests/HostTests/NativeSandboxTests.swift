@@ -74,7 +74,7 @@ struct NativeSandboxTests {
     try await HostContract.withStage(NativeRig()) { stage in
       let running = try await stage.run(stage.rig.policy("layers", "exec sleep 1000"))
       let layers = try await stage.host.enforcement(running.instance, running.launch)
-      for name in ["ids", "capabilities", "no-new-privileges", "namespaces", "cgroup"] {
+      for name in ["ids", "capabilities", "no-new-privileges", "namespaces", "cgroup", "read-only root"] {
         #expect(layers.first { $0.name == name }?.status == .enforced, "\(name)")
       }
       for name in ["landlock", "seccomp"] { #expect(layers.first { $0.name == name }?.status == .notBuilt) }
