@@ -159,6 +159,14 @@ struct Attestation {
       let shared = mount.propagation.contains { $0.hasPrefix("shared") }
       if shared { reports.append(row("mount \(entry.target)", "private", "shared")) }
     }
+    // Memory the policy does not know of could be written without a limit but the app's own.
+    let known = Set(recipe.table.entries.map(\.target)).union(["/dev", "/dev/shm"])
+    for mount in process.mounts
+    where mount.type == "tmpfs" && !mount.isReadOnly && !known.contains(mount.target)
+      && !mount.target.hasPrefix("/proc/") && !mount.target.hasPrefix("/sys/") && !mount.target.hasPrefix("/dev/")
+    {
+      reports.append(row("mounts", "none but the policy's", "writable memory at \(mount.target)", same: false))
+    }
     for path in ["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/timer_list"] where !isMasked(path, process) {
       reports.append(row("mask \(path)", "hidden", "visible"))
     }
