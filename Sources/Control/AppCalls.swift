@@ -8,7 +8,12 @@ extension RPCFailure {
     switch failure {
     case .noSuchApp(let id): self.init(.notFound, "no app is named '\(id)'", hint: "`supervisor ps -a` lists them all")
     case .notRunning(let id): self.init(.conflict, "\(id) is not running", data: .object(["reason": "not_running"]))
-    case .storage(let failure): self.init(.fault, "\(failure)")
+    case .storage(let failure):
+      self.init(.fault, "\(failure)", hint: "nothing was changed; free some space and try again")
+    case .stopNotStored(let failure):
+      self.init(
+        .fault, "the apps are being stopped, but \(failure)",
+        hint: "free some space and stop them again; until then the next daemon would start them")
     case .host(let failure): self.init(.fault, failure.message, hint: failure.hint)
     }
   }
