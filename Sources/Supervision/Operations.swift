@@ -24,11 +24,11 @@ extension Supervisor {
 
   // MARK: Up
 
-  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything changes:
-  /// if that fails, everything stays as it was.
-  package func apply(_ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false) async throws(OperationFailure)
-    -> [AppID: AppliedChange]
-  {
+  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything
+  /// changes: if that fails, everything stays as it was.
+  package func apply(
+    _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false
+  ) async throws(OperationFailure) -> [AppID: AppliedChange] {
     var rows: [StoredApp] = []
     var changes: [AppID: AppliedChange] = [:]
     var newSlots: [AppID] = []
@@ -82,7 +82,9 @@ extension Supervisor {
     var open = checked.flatMap(\.policy.dependencies).map(\.app)
     let given = Set(checked.map(\.policy.id))
     while let id = open.popLast() {
-      guard !given.contains(id), found[id] == nil, let record = apps[id], record.stored.want != .running else { continue }
+      guard !given.contains(id), found[id] == nil, let record = apps[id], record.stored.want != .running else {
+        continue
+      }
       var row = record.stored
       row.want = .running
       found[id] = row
