@@ -72,7 +72,7 @@ let package = Package(
     program(
       "supervisor",
       [
-        "Model", "Linux", "CLinux", "Policies", "Scheduling", "Client", "RPC", "Cgroups", "EngineAPI",
+        "Model", "Linux", "CLinux", "Policies", "Scheduling", "Client", "RPC", "Cgroups",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(

@@ -77,7 +77,9 @@ extension ControlService {
   func list(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     var ids: [AppID]?
     if let names = try arguments.texts("apps"), !names.isEmpty { ids = try await resolve(names) }
-    return .object(["apps": .array(await supervisor.reports(ids).map(\.json))])
+    // Taken first: what happens after it is not in the list for certain, and in `event.subscribe` from there on.
+    let cursor = await supervisor.lastCursor
+    return .object(["apps": .array(await supervisor.reports(ids).map(\.json)), "cursor": .integer(cursor)])
   }
 
   func status(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
