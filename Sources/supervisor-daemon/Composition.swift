@@ -162,6 +162,16 @@ struct Composition {
       await server.close()
       group.cancelAll()
     }
+    removeEmptyGroups()
+  }
+
+  /// The instance's groups would outlast an instance without apps; those that hold apps or shims cannot be removed.
+  private func removeEmptyGroups() {
+    // best effort: an empty group costs next to nothing.
+    guard let hierarchy = try? CgroupHierarchy.detect() else { return }
+    // best effort: as above; a shim may need a moment to be gone.
+    _ = try? AppCgroup.shims(hierarchy, parent: layout.cgroupParent).remove(within: .milliseconds(200))
+    AppCgroup.removeParent(hierarchy, parent: layout.cgroupParent)
   }
 
   /// SIGTERM and SIGINT end the daemon.
