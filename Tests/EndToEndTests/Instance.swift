@@ -17,7 +17,10 @@ struct Outcome {
 final class Instance {
   let root: String
   let policies: String
-  let engine: String
+  /// What the next daemon is started with.
+  var engine: String
+  /// The instance's random id, once it was asked for.
+  var knownID: String?
   private let environment: [String: String]
 
   /// Where the programs under test are: APPSUPERVISOR_BIN, else this package's debug build.
@@ -27,10 +30,10 @@ final class Instance {
     .deletingLastPathComponent()
     .appendingPathComponent(".build/debug").path
 
-  /// `engine` is `none` or a socket.
-  init(engine: String = "none", _ variables: [String: String] = [:]) throws {
+  /// `engine` is `none` or a socket. `root` may be given; it must not exist, or be empty.
+  init(engine: String = "none", root given: String? = nil, _ variables: [String: String] = [:]) throws {
     self.engine = engine
-    root = "/tmp/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
+    root = given ?? "/tmp/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
     policies = "\(root)-policies"
     for folder in [root, policies] {
       try FileManager.default.createDirectory(
@@ -44,8 +47,12 @@ final class Instance {
 
   /// Stops everything of this instance; what is left over is a failure.
   func end() {
+    if run("ps", "-q").code == 69 { startDaemon() }
+    knownID = id
     let down = run("down", "--all", "-y", "--daemon", "--progress", "quiet")
-    if down.code != 0, !down.err.contains("no daemon runs") { Issue.record("down: \(down.err)") }
+    if down.code != 0 { Issue.record("down: \(down.err)") }
+    let left = leftovers
+    if !left.isEmpty { Issue.record("left over: \(left.joined(separator: ", "))") }
     try? FileManager.default.removeItem(atPath: policies)
     try? FileManager.default.removeItem(atPath: root)
   }
@@ -60,10 +67,12 @@ final class Instance {
   @discardableResult
   func run(_ arguments: String..., within seconds: Double = 90) -> Outcome { run(arguments, within: seconds) }
 
-  func run(_ arguments: [String], within seconds: Double = 90) -> Outcome {
+  /// `prefix`: a program that runs the CLI, with its arguments.
+  func run(_ arguments: [String], prefix: [String] = [], within seconds: Double = 90) -> Outcome {
     let process = Process()
-    process.executableURL = URL(fileURLWithPath: "\(Self.programs)/supervisor")
-    process.arguments = arguments + ["--root", root]
+    process.executableURL = URL(fileURLWithPath: prefix.first ?? "\(Self.programs)/supervisor")
+    process.arguments =
+      prefix.dropFirst() + (prefix.isEmpty ? [] : ["\(Self.programs)/supervisor"]) + arguments + ["--root", root]
     process.environment = environment
     process.currentDirectoryURL = URL(fileURLWithPath: policies)
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
@@ -134,12 +143,4 @@ final class Instance {
   var daemon: Int32? {
     run("version", "--format", "json").lines.first?["daemon"]?["pid"]?.integerValue.map { Int32($0) }
   }
-}
-
-/// The engines a test can run over; a test without them is skipped, or fails where REQUIRE names it.
-enum Rig {
-  static var docker: String? { ProcessInfo.processInfo.environment["SUPERVISOR_TEST_DOCKER_SOCK"] }
-  static var podman: String? { ProcessInfo.processInfo.environment["SUPERVISOR_TEST_PODMAN_SOCK"] }
-  static var sockets: [String] { [docker, podman].compactMap { $0 } }
-  static let image = "appsup-test/busybox:1"
 }
