@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Model
 import Testing
 
@@ -69,35 +70,14 @@ final class Instance {
 
   /// `prefix`: a program that runs the CLI, with its arguments.
   func run(_ arguments: [String], prefix: [String] = [], within seconds: Double = 90) -> Outcome {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: prefix.first ?? "\(Self.programs)/supervisor")
-    process.arguments =
-      prefix.dropFirst() + (prefix.isEmpty ? [] : ["\(Self.programs)/supervisor"]) + arguments + ["--root", root]
-    process.environment = environment
-    process.currentDirectoryURL = URL(fileURLWithPath: policies)
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
-    try? FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    // Files, not pipes: a daemon that is started must not keep them open for a reader.
-    let out = folder.appendingPathComponent("out")
-    let err = folder.appendingPathComponent("err")
-    _ = FileManager.default.createFile(atPath: out.path, contents: nil)
-    _ = FileManager.default.createFile(atPath: err.path, contents: nil)
-    do {
-      process.standardOutput = try FileHandle(forWritingTo: out)
-      process.standardError = try FileHandle(forWritingTo: err)
-      process.standardInput = FileHandle.nullDevice
-      try process.run()
-    } catch { return Outcome(code: -1, out: "", err: "\(error)") }
-    let deadline = Date().addingTimeInterval(seconds)
-    while process.isRunning, Date() < deadline { usleep(2000) }
-    if process.isRunning {
-      process.terminate()
-      return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
+    do { return try begin(arguments, prefix: prefix).finish(within: seconds) } catch {
+      return Outcome(code: -1, out: "", err: "\(error)")
     }
-    return Outcome(
-      code: process.terminationStatus, out: (try? String(contentsOf: out, encoding: .utf8)) ?? "",
-      err: (try? String(contentsOf: err, encoding: .utf8)) ?? "")
+  }
+
+  /// Starts the CLI and returns.
+  func begin(_ arguments: [String], prefix: [String] = []) throws -> Started {
+    try Started(arguments, prefix, root, environment, policies)
   }
 
   /// `up -d --wait` of the policies' folder.
@@ -142,5 +122,49 @@ final class Instance {
   /// The daemon's pid.
   var daemon: Int32? {
     run("version", "--format", "json").lines.first?["daemon"]?["pid"]?.integerValue.map { Int32($0) }
+  }
+}
+
+/// A CLI that was started.
+final class Started {
+  private let process = Process()
+  private let arguments: [String]
+  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
+
+  fileprivate init(
+    _ arguments: [String], _ prefix: [String], _ root: String, _ environment: [String: String], _ place: String
+  ) throws {
+    self.arguments = arguments
+    process.executableURL = URL(fileURLWithPath: prefix.first ?? "\(Instance.programs)/supervisor")
+    process.arguments =
+      prefix.dropFirst() + (prefix.isEmpty ? [] : ["\(Instance.programs)/supervisor"]) + arguments + ["--root", root]
+    process.environment = environment
+    process.currentDirectoryURL = URL(fileURLWithPath: place)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    // Files, not pipes: a daemon that is started must not keep them open for a reader.
+    for name in ["out", "err"] {
+      _ = FileManager.default.createFile(atPath: folder.appendingPathComponent(name).path, contents: nil)
+    }
+    process.standardOutput = try FileHandle(forWritingTo: folder.appendingPathComponent("out"))
+    process.standardError = try FileHandle(forWritingTo: folder.appendingPathComponent("err"))
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+  }
+
+  func kill() { Glibc.kill(process.processIdentifier, SIGKILL) }
+
+  /// Waits for its end.
+  func finish(within seconds: Double) -> Outcome {
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let deadline = Date().addingTimeInterval(seconds)
+    while process.isRunning, Date() < deadline { usleep(2000) }
+    if process.isRunning {
+      process.terminate()
+      return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
+    }
+    func text(_ name: String) -> String {
+      (try? String(contentsOf: folder.appendingPathComponent(name), encoding: .utf8)) ?? ""
+    }
+    return Outcome(code: process.terminationStatus, out: text("out"), err: text("err"))
   }
 }
