@@ -39,6 +39,7 @@ struct Composition {
   static func make(_ folders: InstancePlace.Folders, _ flags: Flags, _ log: Logger) async -> Composition {
     let configuration = readConfiguration(folders)
     do {
+      try refuseEmptied(folders)
       let store = try Store(path: "\(folders.state)/state.db")
       var snapshot = try await store.load()
       let id = try await identity(store, &snapshot)
@@ -85,6 +86,15 @@ struct Composition {
     } catch {
       fail(1, "the daemon cannot start: \(error)", "`supervisor doctor` checks this host")
     }
+  }
+
+  /// An empty file is a database without apps; where apps were kept it is one that has lost them.
+  private static func refuseEmptied(_ folders: InstancePlace.Folders) throws {
+    let path = "\(folders.state)/state.db"
+    guard File.exists("\(folders.state)/runs"), !File.exists("\(path)-wal") else { return }
+    // best effort: what cannot be read for another reason is told when it is opened.
+    guard (try? File.tail(path, 1))?.isEmpty ?? !File.exists(path) else { return }
+    throw StorageFailure.damaged(path: path, why: "it is empty or gone, though apps have run here")
   }
 
   private static func rootText(_ place: InstancePlace, _ folders: InstancePlace.Folders) -> String {
