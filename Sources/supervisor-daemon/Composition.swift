@@ -75,7 +75,8 @@ struct Composition {
       let folder = try Folder(opening: folders.run)
       let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
       let server = RPCServer(
-        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
+        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
+        admits: { facts.operators.contains($0.uid) })
       return Composition(
         layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
         requestEnd: requestEnd,
@@ -128,7 +129,9 @@ struct Composition {
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
-    hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
+    hosts[.native] = try NativeHost(
+      layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
+      engineSockets: endpoint.map { [$0.socket] } ?? [])
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
     settings.uidRangeBase = configuration.uidRange.base
