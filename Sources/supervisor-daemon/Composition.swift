@@ -39,6 +39,7 @@ struct Composition {
   static func make(_ folders: InstancePlace.Folders, _ flags: Flags, _ log: Logger) async -> Composition {
     let configuration = readConfiguration(folders)
     do {
+      try keepToOurselves("state.db", in: Folder(opening: folders.state))
       let store = try Store(path: "\(folders.state)/state.db")
       var snapshot = try await store.load()
       let id = try await identity(store, &snapshot)
@@ -85,6 +86,15 @@ struct Composition {
       fail(78, "\(failure)", "the folder is \(folders.state)")
     } catch {
       fail(1, "the daemon cannot start: \(error)", "`supervisor doctor` checks this host")
+    }
+  }
+
+  /// Nobody else may read what apps are given in their environment. A new database's companions take their mode from it.
+  private static func keepToOurselves(_ database: String, in folder: borrowing Folder) throws(SystemFault) {
+    for name in ["", "-wal", "-shm"].map({ database + $0 })
+    where name == database || File.exists("\(folder.path)/\(name)") {
+      let file = try folder.open(name, O_RDWR | O_CREAT, mode: 0o600)
+      try file.withRaw { (raw) throws(SystemFault) in _ = try check("chmod", name) { fchmod(raw, 0o600) } }
     }
   }
 
