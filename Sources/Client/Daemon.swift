@@ -8,6 +8,8 @@ package import RPC
 package struct Unreachable: Error, CustomStringConvertible {
   package var message: String
   package var hint: String
+  /// As a program exits with it: 69; 4 where it is not permitted; 78 where the daemon's configuration is the reason.
+  package var code: Int32 = 69
   package var description: String { "\(message). \(hint)" }
 }
 
@@ -34,7 +36,8 @@ package struct Daemon: Sendable {
           hint: "`supervisor up` starts one, and so does `supervisor daemon`")
       case EACCES, EPERM:
         throw Unreachable(
-          message: "you may not use \(folders.socket)", hint: "run as root, or as the user the daemon runs as")
+          message: "you may not use \(folders.socket)", hint: "run as root, or as the user the daemon runs as",
+          code: 4)
       default:
         throw Unreachable(
           message: "the daemon cannot be reached: \(error)", hint: "`supervisor doctor` checks this host")
@@ -44,30 +47,45 @@ package struct Daemon: Sendable {
 
   /// Connects, and starts a daemon of its own session first where none answers; its socket is awaited for 10 s.
   package func connectStarting(engine: String?) throws(Unreachable) -> RPCClient {
-    // best effort: why it failed shows when the daemon is started.
-    if let client = try? RPCClient(path: folders.socket) { return client }
+    do throws(Unreachable) { return try connect() } catch {
+      // None runs; any other reason shows when one is started.
+      if error.code == 4 { throw error }
+    }
     let log = "\(folders.log)/daemon.log"
-    do throws(SystemFault) {
-      let child = try start(engine: engine, log: log)
+    do {
+      var child: Child? = try start(engine: engine, log: log)
       let deadline = Clock.monotonic() + 10_000_000_000
       while Clock.monotonic() < deadline {
         // best effort: not there yet.
         if let client = try? RPCClient(path: folders.socket) { return client }
-        if try child.hasEnded(within: 10) {
-          throw SystemFault(call: "supervisor-daemon", subject: lastLine(of: log), code: 0)
+        guard let started = child else {
+          _ = poll(nil, 0, 10)
+          continue
         }
+        guard try started.hasEnded(within: 10) else { continue }
+        let failure = said(try started.exitCode(), log)
+        // Two were started at once: the socket of the one that was first is on its way.
+        guard failure.message.contains("another daemon") else { throw failure }
+        child = nil
       }
+    } catch let ended as Unreachable {
+      throw ended
     } catch {
-      let why = error.code == 0 ? error.subject : error.description
-      throw Unreachable(message: "the daemon did not start: \(why)", hint: "its log is \(log)")
+      throw Unreachable(message: "the daemon did not start: \(error)", hint: "its log is \(log)")
     }
     throw Unreachable(message: "the daemon did not answer within 10 s", hint: "its log is \(log)")
   }
 
-  private func lastLine(of log: String) -> String {
+  /// What a daemon that ended before it served said last: `error: …`, `hint: …`.
+  private func said(_ code: Int32, _ log: String) -> Unreachable {
     // best effort: it only adds to a message.
-    let text = (try? File.text(log)) ?? ""
-    return text.split(separator: "\n").last.map(String.init) ?? "it ended without a word"
+    let lines = ((try? File.tail(log, 16_384)) ?? "").split(separator: "\n")
+    let last = lines.lastIndex { $0.hasPrefix("error: ") }.map { lines[$0...] } ?? []
+    let message = last.prefix { !$0.hasPrefix("hint: ") }.joined(separator: "\n").dropFirst("error: ".count)
+    let hint = last.first { $0.hasPrefix("hint: ") }.map { "\($0.dropFirst("hint: ".count)); " } ?? ""
+    return Unreachable(
+      message: "the daemon did not start: \(message.isEmpty ? "it ended with \(code)" : message)",
+      hint: "\(hint)its log is \(log)", code: code == 78 ? 78 : 69)
   }
 
   /// The program `name` beside this one, or in `../libexec/appsupervisor`.
@@ -85,6 +103,15 @@ package struct Daemon: Sendable {
       return try handle.withRaw { (raw) throws(SystemFault) in
         var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
         return try check("poll") { poll(&wait, 1, milliseconds) } > 0
+      }
+    }
+
+    /// Its exit code once it has ended; 128 + the signal that ended it.
+    func exitCode() throws(SystemFault) -> Int32 {
+      switch try Children.wait(pid, block: true)?.end {
+      case .code(let code)?: code
+      case .signal(let number)?: 128 + number
+      case nil: -1
       }
     }
   }

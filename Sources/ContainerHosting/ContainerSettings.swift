@@ -1,5 +1,4 @@
 package import Cgroups
-package import EngineAPI
 package import Model
 
 /// What a ContainerHost is told once.

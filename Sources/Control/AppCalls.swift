@@ -8,7 +8,12 @@ extension RPCFailure {
     switch failure {
     case .noSuchApp(let id): self.init(.notFound, "no app is named '\(id)'", hint: "`supervisor ps -a` lists them all")
     case .notRunning(let id): self.init(.conflict, "\(id) is not running", data: .object(["reason": "not_running"]))
-    case .storage(let failure): self.init(.fault, "\(failure)")
+    case .storage(let failure):
+      self.init(.fault, "\(failure)", hint: "nothing was changed; free some space and try again")
+    case .stopNotStored(let failure):
+      self.init(
+        .fault, "the apps are being stopped, but \(failure)",
+        hint: "free some space and stop them again; until then the next daemon would start them")
     case .host(let failure): self.init(.fault, failure.message, hint: failure.hint)
     }
   }
@@ -72,7 +77,9 @@ extension ControlService {
   func list(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     var ids: [AppID]?
     if let names = try arguments.texts("apps"), !names.isEmpty { ids = try await resolve(names) }
-    return .object(["apps": .array(await supervisor.reports(ids).map(\.json))])
+    // Taken first: what happens after it is not in the list for certain, and in `event.subscribe` from there on.
+    let cursor = await supervisor.lastCursor
+    return .object(["apps": .array(await supervisor.reports(ids).map(\.json)), "cursor": .integer(cursor)])
   }
 
   func status(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {

@@ -11,6 +11,7 @@ extension ControlService {
     var problems: [JSONValue] = []
     var warnings: [JSONValue] = []
     var checked: [CheckedApp] = []
+    var left: Set<AppID> = []
     var readings: [Reading] = []
     for file in try arguments.objects("files") {
       let source = try Self.source(file, environment)
@@ -24,7 +25,10 @@ extension ControlService {
         }
       }
       if let policy = reading.policy, let canonical = reading.canonical {
-        guard policy.profiles.isEmpty || !profiles.isDisjoint(with: policy.profiles) else { continue }
+        guard policy.profiles.isEmpty || !profiles.isDisjoint(with: policy.profiles) else {
+          left.insert(policy.id)
+          continue
+        }
         readings.append(reading)
         checked.append(CheckedApp(policy: policy, canonical: canonical.text, file: source.path))
       }
@@ -38,12 +42,14 @@ extension ControlService {
           : "\(problems.count) problems in policies; nothing was changed",
         data: .object(["problems": .array(problems), "hint": "`supervisor policy check` checks without a daemon"]))
     }
-    return try await apply(checked, arguments, warnings)
+    // A file whose profile is not asked for is there all the same.
+    let present = Set(readings.compactMap(\.policy?.id)).union(left)
+    return try await apply(checked, present, arguments, warnings)
   }
 
-  private func apply(_ checked: [CheckedApp], _ arguments: Arguments, _ warnings: [JSONValue]) async throws(RPCFailure)
-    -> JSONValue
-  {
+  private func apply(
+    _ checked: [CheckedApp], _ present: Set<AppID>, _ arguments: Arguments, _ warnings: [JSONValue]
+  ) async throws(RPCFailure) -> JSONValue {
     let origin = try arguments.text("origin") ?? ""
     let recreate = try arguments.flag("recreate")
     let noDependencies = try arguments.flag("no_deps")
@@ -52,7 +58,7 @@ extension ControlService {
       changes = try await supervisor.apply(
         checked.filter { !$0.policy.template }, origin: origin, recreate: recreate, noDependencies: noDependencies)
     } catch { throw RPCFailure(error) }
-    let orphans = await supervisor.orphans(of: origin, keeping: Set(checked.map(\.policy.id)))
+    let orphans = await supervisor.orphans(of: origin, keeping: present)
     if try arguments.flag("remove_orphans"), !orphans.isEmpty {
       do throws(OperationFailure) { try await supervisor.want(.removed, orphans) } catch { throw RPCFailure(error) }
     }

@@ -163,6 +163,18 @@ package enum File {
   }
 
   /// Writes `text` in one write(2), as kernel files want it. The file must exist.
+  /// The last `count` bytes of a file that may be long, as text.
+  package static func tail(_ path: String, _ count: Int) throws(SystemFault) -> String {
+    let file = Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+    return try file.withRaw { (raw) throws(SystemFault) in
+      let size = try check("lseek", path) { lseek(raw, 0, SEEK_END) }
+      var bytes = [UInt8](repeating: 0, count: min(count, Int(size)))
+      let start = off_t(Int(size) - bytes.count)
+      let read = try check("pread", path) { pread(raw, &bytes, bytes.count, start) }
+      return String(decoding: bytes.prefix(read), as: UTF8.self)
+    }
+  }
+
   package static func write(_ path: String, _ text: String) throws(SystemFault) {
     let file = Descriptor(owning: try check("open", path) { Glibc.open(path, O_WRONLY | O_CLOEXEC) })
     try file.withRaw { (raw) throws(SystemFault) in

@@ -2,7 +2,11 @@ package import Model
 
 /// An app as the operator wants it: the applied copy.
 package struct StoredApp: Sendable, Equatable {
-  package enum Want: String, Sendable { case running, stopped }
+  package enum Want: String, Sendable {
+    case running, stopped
+    /// To be stopped and forgotten; a daemon that finds it so goes on with that.
+    case removed
+  }
   package var id: AppID
   package var stack: String
   /// The PATH that `up` was given, absolute; orphans are told by it.
@@ -13,7 +17,7 @@ package struct StoredApp: Sendable, Equatable {
   /// The canonical document's JSON text: what `Policies` reads back to the same policy.
   package var canonical: String
   package var want: Want
-  /// The last generation given out; only ever grows.
+  /// The last generation given out or asked for; only ever grows. An instance of an older one is to be replaced.
   package var generation: UInt64
   /// The app's block of host ids, counted from the range's base; kept as long as its data is.
   package var uidSlot: UInt32
@@ -46,13 +50,18 @@ package struct StoredInstance: Sendable, Equatable {
   package var canonical: String
   package var folder: String
   package var artifact: String
+  /// Which engine holds it (its socket); empty for native.
+  package var engine: String
 
-  package init(instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String) {
+  package init(
+    instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = ""
+  ) {
     self.instance = instance
     self.runtime = runtime
     self.canonical = canonical
     self.folder = folder
     self.artifact = artifact
+    self.engine = engine
   }
 }
 
@@ -63,18 +72,27 @@ package struct StoredRest: Sendable, Equatable {
   /// Why it is `failed`; nil: it is not.
   package var failure: String?
   package var restarts: UInt32
+  /// Which generation `exit` and `failure` are about: once a later one is asked for, they decide nothing any more.
+  package var generation: UInt64
 
-  package init(app: AppID, exit: ExitReport?, failure: String?, restarts: UInt32) {
+  package init(app: AppID, exit: ExitReport?, failure: String?, restarts: UInt32, generation: UInt64 = 0) {
     self.app = app
     self.exit = exit
     self.failure = failure
     self.restarts = restarts
+    self.generation = generation
   }
 }
 
 /// One thing to write. All that is handed over together is written together.
 package enum StorageChange: Sendable {
   case putApp(StoredApp)
+  /// Changes the wish alone, and the generation unless it is higher already.
+  case setWant(AppID, StoredApp.Want, generation: UInt64)
+  /// Changes the generation alone, unless it is higher already.
+  case setGeneration(AppID, UInt64)
+  case setArtifact(AppID, String)
+  /// With its instance and its rest; not with its ids.
   case removeApp(AppID)
   case putInstance(StoredInstance)
   case removeInstance(AppID)

@@ -23,21 +23,39 @@ enum Schema {
           CREATE INDEX event_app ON event (app, cursor);
           """)
     }
+    migrator.registerMigration("2 whose exit, which engine") { database in
+      try database.execute(
+        sql: """
+          ALTER TABLE rest ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+          ALTER TABLE instance ADD COLUMN engine TEXT NOT NULL DEFAULT '';
+          """)
+    }
     return migrator
   }
 
   static func apply(_ change: StorageChange, _ database: Database) throws {
     switch change {
     case .putApp(let app): try put(app, database)
+    case .setWant(let id, let want, let generation):
+      try run(
+        database, "UPDATE app SET want = ?, generation = max(generation, ?) WHERE id = ?",
+        [want.rawValue, Int64(generation), id.name])
+    case .setGeneration(let id, let generation):
+      try run(
+        database, "UPDATE app SET generation = max(generation, ?) WHERE id = ?", [Int64(generation), id.name])
+    case .setArtifact(let id, let artifact):
+      try run(database, "UPDATE app SET artifact = ? WHERE id = ?", [artifact, id.name])
     case .removeApp(let id):
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
+      try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
       try run(database, "DELETE FROM rest WHERE app = ?", [id.name])
     case .putInstance(let stored):
       try run(
-        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
           stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
           stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
+          stored.engine,
         ])
     case .removeInstance(let id): try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
     case .putRest(let rest): try put(rest, database)
@@ -78,11 +96,11 @@ enum Schema {
       case nil: (nil, nil, nil)
       }
     try run(
-      database, "INSERT OR REPLACE INTO rest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      database, "INSERT OR REPLACE INTO rest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       [
         rest.app.name, cause, number, detail, rest.exit.map { $0.outOfMemory ? 1 : 0 },
         rest.exit?.startedAt?.nanoseconds,
-        rest.exit?.endedAt.nanoseconds, rest.failure, Int64(rest.restarts),
+        rest.exit?.endedAt.nanoseconds, rest.failure, Int64(rest.restarts), Int64(rest.generation),
       ])
   }
 
@@ -131,7 +149,8 @@ enum Schema {
       instance: Instance(
         app: try id(row["app"], path), generation: UInt64(row["generation"] as Int64), nonce: row["nonce"],
         handle: row["handle"]),
-      runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"])
+      runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"],
+      engine: row["engine"])
   }
 
   private static func rest(_ row: Row, _ path: String) throws -> StoredRest {
@@ -154,7 +173,8 @@ enum Schema {
         endedAt: WallTime(nanoseconds: (row["ended"] as Int64?) ?? 0))
     }
     return StoredRest(
-      app: try id(row["app"], path), exit: exit, failure: row["failure"], restarts: UInt32(row["restarts"] as Int64))
+      app: try id(row["app"], path), exit: exit, failure: row["failure"], restarts: UInt32(row["restarts"] as Int64),
+      generation: UInt64(row["generation"] as Int64))
   }
 
   static func event(_ row: Row) -> Event? {

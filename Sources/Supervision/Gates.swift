@@ -13,6 +13,9 @@ extension Supervisor {
     if asking.contains(record.runtime) {
       return .failure(Closed(reason: "asks the \(record.runtime) engine what runs there"))
     }
+    if let elsewhere = record.elsewhere {
+      return .failure(Closed(reason: "its container is in another engine, \(elsewhere)"))
+    }
     if record.unadopted != nil || trouble[record.runtime] != nil {
       return .failure(
         Closed(reason: "the \(record.runtime) engine does not answer: \(trouble[record.runtime] ?? "not asked yet")"))

@@ -115,6 +115,15 @@ package struct Life: Sendable, Equatable {
   /// Whether nothing of it exists and nothing is under way.
   package var isAtRest: Bool { stage == .resting }
 
+  /// Whether a wish for `running` asks for another run than the present one.
+  package var wouldBeginAnew: Bool {
+    switch stage {
+    case .resting: true
+    case .stopping, .killing, .clearing: want != .running
+    case .waiting, .preparing, .creating, .starting, .running, .backoff: false
+    }
+  }
+
   /// Whether it is on its way up but not running yet.
   package var isStarting: Bool {
     switch stage {
@@ -159,6 +168,11 @@ package struct Life: Sendable, Equatable {
       restarts = 0
       recentRestarts = []
       delays = 0
+      switch stage {
+      // What was begun for the old wish ends first; then it starts.
+      case .preparing, .stopping, .killing, .clearing: replacing = true
+      case .resting, .waiting, .creating, .starting, .running, .backoff: break
+      }
     }
     switch (wanted, stage) {
     case (.running, .resting):
@@ -378,7 +392,8 @@ package struct Life: Sendable, Equatable {
     }
     recentRestarts.append(now)
     restarts += 1
-    var delay = rules.delay.seconds
+    // The first restart may be at once; a loop never is.
+    var delay = delays == 0 ? rules.delay.seconds : max(rules.delay.seconds, 0.01)
     for _ in 0..<min(delays, 64) { delay = min(delay * max(1, rules.multiplier), rules.maximumDelay.seconds) }
     delays += 1
     delay = max(0, delay * (1 + rules.jitter * (2 * chance - 1)))

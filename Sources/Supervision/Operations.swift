@@ -13,6 +13,8 @@ package enum OperationFailure: Error, Sendable {
   case noSuchApp(AppID)
   case notRunning(AppID)
   case storage(StorageFailure)
+  /// The apps are being stopped, but the next daemon will not know.
+  case stopNotStored(StorageFailure)
   case host(HostFailure)
 }
 
@@ -22,13 +24,14 @@ extension Supervisor {
 
   // MARK: Up
 
-  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything changes:
-  /// if that fails, everything stays as it was.
-  package func apply(_ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false) async throws(OperationFailure)
-    -> [AppID: AppliedChange]
-  {
+  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything
+  /// changes: if that fails, everything stays as it was.
+  package func apply(
+    _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false
+  ) async throws(OperationFailure) -> [AppID: AppliedChange] {
     var rows: [StoredApp] = []
     var changes: [AppID: AppliedChange] = [:]
+    var newSlots: [AppID] = []
     for app in checked {
       let id = app.policy.id
       let old = apps[id]
@@ -37,17 +40,24 @@ extension Supervisor {
         old == nil
         ? .created
         : same ? (old?.life.want == .running && old?.life.isAtRest == false ? .unchanged : .started) : .replaced
+      // Taken before anything is awaited: two requests at once never get the same block.
+      let slot = slots[id] ?? freeSlot()
+      if slots.updateValue(slot, forKey: id) == nil { newSlots.append(id) }
+      let anew = old.map { changes[id] == .replaced || beginsAnew($0) } ?? false
       rows.append(
         StoredApp(
           id: id, stack: app.policy.stack, origin: origin, file: app.file, folder: app.policy.baseFolder,
           canonical: app.canonical,
-          want: .running, generation: old?.stored.generation ?? 0, uidSlot: slots[id] ?? freeSlot(besides: rows),
+          want: .running, generation: (old?.stored.generation ?? 0) + (anew ? 1 : 0), uidSlot: slot,
           artifact: same ? old?.stored.artifact ?? "" : ""))
     }
     let needed = noDependencies ? [] : stoppedDependencies(of: checked)
     do throws(StorageFailure) {
       try await setup.store.commit((rows + needed).map { .putApp($0) }, durable: true)
-    } catch { throw .storage(error) }
+    } catch {
+      for id in newSlots where apps[id] == nil { slots[id] = nil }
+      throw .storage(error)
+    }
     // All are known before the first is woken: each finds what it depends on.
     for (row, app) in zip(rows, checked) {
       take(row, app.policy)
@@ -72,7 +82,9 @@ extension Supervisor {
     var open = checked.flatMap(\.policy.dependencies).map(\.app)
     let given = Set(checked.map(\.policy.id))
     while let id = open.popLast() {
-      guard !given.contains(id), found[id] == nil, let record = apps[id], record.stored.want != .running else { continue }
+      guard !given.contains(id), found[id] == nil, let record = apps[id], record.stored.want != .running else {
+        continue
+      }
       var row = record.stored
       row.want = .running
       found[id] = row
@@ -81,8 +93,11 @@ extension Supervisor {
     return found.values.sorted { $0.id < $1.id }
   }
 
-  private func freeSlot(besides rows: [StoredApp]) -> UInt32 {
-    let taken = Set(slots.values).union(rows.map(\.uidSlot))
+  /// Whether wanting it to run asks for another run. One that could not be looked for yet may be running.
+  private func beginsAnew(_ record: AppRecord) -> Bool { record.unadopted == nil && record.life.wouldBeginAnew }
+
+  private func freeSlot() -> UInt32 {
+    let taken = Set(slots.values)
     return (0..<Self.maximumSlots).first { !taken.contains($0) } ?? Self.maximumSlots
   }
 
@@ -117,29 +132,41 @@ extension Supervisor {
 
   // MARK: Wishes
 
-  /// Wants the apps so; the wish is stored before it is acted on.
+  /// Wants the apps so; the wish is stored before it is acted on. A stop goes on also where it cannot be stored, which is then
+  /// told: a full disk must not keep anything running.
   package func want(_ want: Want, _ ids: [AppID]) async throws(OperationFailure) {
-    var rows: [StoredApp] = []
-    for id in ids {
-      guard var row = apps[id]?.stored else { throw .noSuchApp(id) }
-      row.want = want == .running ? .running : .stopped
-      rows.append(row)
-    }
-    do throws(StorageFailure) { try await setup.store.commit(rows.map { .putApp($0) }, durable: true) } catch {
-      throw .storage(error)
-    }
-    together {
-      for id in ids {
-        apps[id]?.stored.want = want == .running ? .running : .stopped
-        send(.want(want), to: id)
-      }
-    }
+    try await wish(want, ids, anew: false)
   }
 
   /// Ends what runs and starts it again, in dependency order; what rests is started.
-  package func restart(_ ids: [AppID]) async throws(OperationFailure) {
-    try await want(.running, ids)
-    together { for id in ids { send(.replace, to: id) } }
+  package func restart(_ ids: [AppID]) async throws(OperationFailure) { try await wish(.running, ids, anew: true) }
+
+  private func wish(_ want: Want, _ ids: [AppID], anew: Bool) async throws(OperationFailure) {
+    let stored = StoredApp.Want(want)
+    var generations: [(id: AppID, generation: UInt64)] = []
+    for id in ids {
+      guard let record = apps[id] else { throw .noSuchApp(id) }
+      let isNew = want == .running && (anew || beginsAnew(record))
+      generations.append((id, record.stored.generation + (isNew ? 1 : 0)))
+    }
+    var unstored: OperationFailure?
+    do throws(StorageFailure) {
+      try await setup.store.commit(
+        generations.map { .setWant($0.id, stored, generation: $0.generation) }, durable: true)
+    } catch {
+      guard want == .stopped else { throw .storage(error) }
+      unstored = .stopNotStored(error)
+    }
+    together {
+      for (id, generation) in generations {
+        guard let present = apps[id]?.stored.generation else { continue }
+        apps[id]?.stored.want = stored
+        apps[id]?.stored.generation = max(present, generation)
+        send(.want(want), to: id)
+        if anew { send(.replace, to: id) }
+      }
+    }
+    if let unstored { throw unstored }
   }
 
   /// Sends a signal; SIGKILL goes to every process of the app.
@@ -200,5 +227,27 @@ extension Supervisor {
     case .resting: return record.life.failure.map { .stuck($0) } ?? .done
     case .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff: return .underWay
     }
+  }
+}
+
+extension StoredApp.Want {
+  init(_ want: Want) {
+    self =
+      switch want {
+      case .running: .running
+      case .stopped: .stopped
+      case .removed: .removed
+      }
+  }
+}
+
+extension Want {
+  init(_ stored: StoredApp.Want) {
+    self =
+      switch stored {
+      case .running: .running
+      case .stopped: .stopped
+      case .removed: .removed
+      }
   }
 }

@@ -42,11 +42,35 @@ extension Supervisor {
     startWanted()
   }
 
-  /// Takes over what runs, one runtime beside the other: an engine that hangs keeps no native app waiting.
+  /// Takes over what runs, one runtime beside the other: an engine that hangs keeps no native app waiting. Ends once every host
+  /// has answered, or is cancelled.
   package func takeOver() async {
     await withTaskGroup(of: Void.self) { group in
-      for runtime in setup.hosts.keys { group.addTask { await self.adopt(runtime) } }
+      for runtime in setup.hosts.keys { group.addTask { await self.adoptUntilAnswered(runtime) } }
     }
+  }
+
+  private func adoptUntilAnswered(_ runtime: Runtime) async {
+    while await !adopt(runtime) {
+      do { try await Task.sleep(for: .seconds(2)) } catch { return }
+    }
+  }
+
+  /// Returns once every host was asked, or after `limit`.
+  package func tookOver(within limit: Duration) async {
+    let timer = Task {
+      // Cancelled below.
+      try await Task.sleep(for: limit)
+      settledTakeOver()
+    }
+    defer { timer.cancel() }
+    guard !asking.isEmpty else { return }
+    await withCheckedContinuation { awaitingTakeOver.append($0) }
+  }
+
+  func settledTakeOver() {
+    for waiting in awaitingTakeOver { waiting.resume() }
+    awaitingTakeOver = []
   }
 
   private func restore(
@@ -69,9 +93,10 @@ extension Supervisor {
   }
 
   /// Asks a host what became of the instances an earlier daemon left there. Where it does not answer, they stay as they are until
-  /// it does.
-  func adopt(_ runtime: Runtime) async {
-    guard let host = setup.hosts[runtime] else { return }
+  /// it does; false then.
+  @discardableResult
+  func adopt(_ runtime: Runtime) async -> Bool {
+    guard let host = setup.hosts[runtime] else { return true }
     let left = apps.values.compactMap { record -> (instance: Instance, launch: Launch)? in
       guard record.runtime == runtime, let unadopted = record.unadopted, let launch = record.launch else { return nil }
       return (unadopted.instance, launch)
@@ -79,23 +104,36 @@ extension Supervisor {
     defer {
       asking.remove(runtime)
       converge()
+      if asking.isEmpty { settledTakeOver() }
     }
     do throws(HostFailure) {
       let (found, removed) = try await host.adopt(left)
       trouble[runtime] = nil
       asking.remove(runtime)
       for name in removed { save([tell("host.removed_unknown", nil, ["name": .string(name)])]) }
-      for (instance, _) in left { settle(instance, found[instance] ?? .gone) }
+      // All are known before the first is acted on: each finds what it depends on.
+      together { for (instance, _) in left { settle(instance, found[instance] ?? .gone) } }
+      return true
     } catch {
       trouble[runtime] = error.message
       save([tell("host.unavailable", nil, ["runtime": .string(runtime.rawValue), "reason": .string(error.message)])])
+      return false
     }
   }
 
   private func settle(_ left: Instance, _ adoption: Adoption) {
     guard var record = apps[left.app], let stored = record.unadopted, stored.instance == left else { return }
+    if adoption == .gone, !left.handle.isEmpty, !stored.engine.isEmpty, stored.engine != setup.engine {
+      apps[left.app]?.elsewhere = stored.engine
+      return
+    }
     record.unadopted = nil
-    record.life.want = record.stored.want == .running ? .running : .stopped
+    record.elsewhere = nil
+    // Asked for anew while it was looked for, or before the earlier daemon could end it: what ran is not what is wanted.
+    let isOld = left.generation < record.stored.generation
+    record.life.replacing = isOld || (record.life.stage != .resting && !adoption.isRunning)
+    record.life.want = Want(record.stored.want)
+    let isTold = record.life.lastExit != nil && record.savedRest?.generation == left.generation
     switch adoption {
     case .running(let facts, let paused):
       record.life.stage = .running(left, facts, paused: paused)
@@ -105,17 +143,23 @@ extension Supervisor {
       if let limit = record.current.limits.maximumRuntime, limit > .zero {
         scheduleRest(of: limit, since: facts.startedAt, left.app)
       }
+    // Its end was told and stored by the earlier daemon, which went before all of it was gone.
+    case .ended where isTold, .gone where isTold:
+      record.life.stage = .clearing(left)
+      apps[left.app] = record
+      clear(left)
     case .ended(let report):
       record.life.stage = .starting(left)
       apps[left.app] = record
       send(.exited(report), to: left.app)
-    case .gone:
+    // Without a handle its making was cut off: it never ran.
+    case .gone where !left.handle.isEmpty:
       record.life.stage = .starting(left)
       apps[left.app] = record
       send(
         .exited(ExitReport(cause: .unknown("it ended while no supervisor ran"), startedAt: nil, endedAt: Clock.wall())),
         to: left.app)
-    case .created:
+    case .created, .gone:
       // Made and never started: made anew from what is wanted now.
       record.life.stage = .creating
       record.life.replacing = true
@@ -129,26 +173,40 @@ extension Supervisor {
     schedule(.runtimeOver, after: max(.zero, rest), id)
   }
 
-  /// Starts what is wanted and was not there to be taken over.
+  /// Starts what is wanted and was not there to be taken over, and goes on removing what was to be removed.
   private func startWanted() {
-    for (id, record) in apps where record.unadopted == nil && record.life.stage == .resting {
-      guard record.stored.want == .running, !restsForGood(record) else { continue }
-      send(.want(.running), to: id)
+    together {
+      for (id, record) in apps where record.unadopted == nil && record.life.stage == .resting {
+        switch record.stored.want {
+        case .running where !restsForGood(record): send(.want(.running), to: id)
+        case .removed: send(.want(.removed), to: id)
+        case .running, .stopped: break
+        }
+      }
+      for (id, record) in apps where record.unadopted != nil { apps[id]?.life.want = Want(record.stored.want) }
     }
-    for (id, record) in apps where record.unadopted != nil && record.stored.want == .running {
-      apps[id]?.life.want = .running
-    }
-    converge()
   }
 
-  /// An app that ended by its own rule, or failed, before the daemon went is not started again by the next one.
+  /// An app that ended by its own rule, or failed, before the daemon went is not started again by the next one, unless it was
+  /// asked for again since.
   private func restsForGood(_ record: AppRecord) -> Bool {
+    guard record.life.failure == record.savedRest?.failure else { return true }
+    guard let rest = record.savedRest, rest.generation >= record.stored.generation else { return false }
     if record.life.failure != nil { return true }
     guard let exit = record.life.lastExit else { return false }
     switch record.policy.restart {
     case .no: return true
     case .onFailure: return exit.succeeded
     case .always, .unlessStopped: return false
+    }
+  }
+}
+
+extension Adoption {
+  fileprivate var isRunning: Bool {
+    switch self {
+    case .running: true
+    case .created, .ended, .gone: false
     }
   }
 }

@@ -144,7 +144,7 @@ extension Supervisor {
   }
 
   private func resting(_ record: AppRecord, _ now: WallTime) -> String {
-    if record.unadopted != nil { return "Unknown (the engine does not answer)" }
+    if record.unadopted != nil { return "Unknown (\(unknown(record)))" }
     if let failure = record.life.failure { return "Failed (\(failure))" }
     guard let exit = record.life.lastExit else { return "Created" }
     let ago = now.since(exit.endedAt).readable
@@ -153,9 +153,19 @@ extension Supervisor {
     return "Exited (\(exit.exitCode)) \(ago) ago" + (why.map { " (\($0))" } ?? "")
   }
 
+  /// Why it is not known what became of its instance.
+  private func unknown(_ record: AppRecord) -> String {
+    if let elsewhere = record.elsewhere {
+      return "its container is in another engine, \(elsewhere): start the daemon with that one, or take the app down"
+    }
+    if asking.contains(record.runtime) { return "being looked for" }
+    guard setup.hosts[record.runtime] != nil else { return "no container engine: \(setup.noEngine)" }
+    return "the engine does not answer" + (trouble[record.runtime].map { ": \($0)" } ?? "")
+  }
+
   private func reason(_ record: AppRecord) -> String? {
     if case .waiting(let reason) = record.life.stage { return reason }
-    if record.unadopted != nil { return trouble[record.runtime] }
+    if record.unadopted != nil { return unknown(record) }
     if case .running = record.life.stage { return trouble[record.runtime] }
     return record.life.failure ?? record.life.endReason ?? record.life.lastExit?.reason
   }

@@ -40,6 +40,8 @@ struct AppRecord {
   var since: WallTime
   /// Its host could not be asked yet what became of this instance of an earlier daemon.
   var unadopted: StoredInstance?
+  /// The engine that has its instance, if that is not the one this daemon uses.
+  var elsewhere: String?
   var savedRest: StoredRest?
   /// `up --no-deps`: it starts whether or not what it depends on runs.
   var ignoresDependencies = false
@@ -60,13 +62,15 @@ package actor Supervisor {
     package var uidBlock: UInt32
     /// How much memory apps may be promised.
     package var admission: Admission
+    /// The socket of the engine behind the container host; empty without one.
+    package var engine: String
     /// Why there is no container host, if there is none.
     package var noEngine: String
     package var log: Logger
 
     package init(
       layout: InstanceLayout, store: Store, hosts: [Runtime: any AppHost], uidBase: UInt32, uidBlock: UInt32,
-      admission: Admission,
+      admission: Admission, engine: String = "",
       noEngine: String, log: Logger
     ) {
       self.layout = layout
@@ -75,6 +79,7 @@ package actor Supervisor {
       self.uidBase = uidBase
       self.uidBlock = uidBlock
       self.admission = admission
+      self.engine = engine
       self.noEngine = noEngine
       self.log = log
     }
@@ -87,6 +92,7 @@ package actor Supervisor {
   var cursor: Int64 = 0
   /// Runtimes that were not asked yet what an earlier daemon left there: nothing is started on them before.
   var asking: Set<Runtime> = []
+  var awaitingTakeOver: [CheckedContinuation<Void, Never>] = []
   /// Why a runtime does not answer now.
   var trouble: [Runtime: String] = [:]
   private var observers: [UInt64: AsyncStream<Event>.Continuation] = [:]
@@ -134,10 +140,12 @@ package actor Supervisor {
   func save(_ changes: [StorageChange]) {
     guard !changes.isEmpty else { return }
     // Ends with the commit.
-    Task {
-      do throws(StorageFailure) { try await setup.store.commit(changes) } catch {
-        setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
-      }
+    Task { await store(changes) }
+  }
+
+  private func store(_ changes: [StorageChange]) async {
+    do throws(StorageFailure) { try await setup.store.commit(changes) } catch {
+      setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
     }
   }
 
@@ -231,12 +239,17 @@ package actor Supervisor {
     }
   }
 
-  /// The change that stores how an app rests, if that is news.
+  /// The change that stores how an app rests, if that is news. An exit or a failure belongs to the generation that is there as it
+  /// becomes known.
   private func restChange(_ id: AppID) -> [StorageChange] {
     guard let record = apps[id] else { return [] }
+    let life = record.life
+    let saved = record.savedRest
+    let isNews = life.lastExit != saved?.exit || (life.failure != nil && life.failure != saved?.failure)
     let rest = StoredRest(
-      app: id, exit: record.life.lastExit, failure: record.life.failure, restarts: record.life.restarts)
-    guard rest != record.savedRest else { return [] }
+      app: id, exit: life.lastExit, failure: life.failure, restarts: life.restarts,
+      generation: isNews ? record.launch?.generation ?? record.stored.generation : saved?.generation ?? 0)
+    guard rest != saved else { return [] }
     apps[id]?.savedRest = rest
     return [.putRest(rest)]
   }
@@ -268,7 +281,7 @@ package actor Supervisor {
         apps[id]?.artifact = artifact
         if artifact != pinned {
           apps[id]?.stored.artifact = artifact
-          if let stored = apps[id]?.stored { save([.putApp(stored)]) }
+          save([.setArtifact(id, artifact)])
         }
         send(.prepared, to: id)
       } catch {
@@ -314,10 +327,14 @@ package actor Supervisor {
     Task {
       do throws(HostFailure) {
         // Before anything exists, so that a daemon that dies now leaves nothing that the next one does not know.
-        try await commit([.putApp(record.stored), .putInstance(written)], durable: isContainer)
+        try await commit([.setGeneration(id, launch.generation), .putInstance(written)], durable: isContainer)
         let instance = try await host.create(launch)
         written.instance = instance
-        try await commit([.putInstance(written)], durable: false)
+        do throws(HostFailure) { try await commit([.putInstance(written)], durable: false) } catch {
+          // best effort: what stays is found by the next daemon, because it has our labels.
+          try? await host.remove(instance)
+          throw error
+        }
         send(.created(instance), to: id)
       } catch {
         createFailed(error, id)
@@ -342,7 +359,7 @@ package actor Supervisor {
     StoredInstance(
       instance: Instance(app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle),
       runtime: record.runtime, canonical: record.stored.canonical, folder: record.stored.folder,
-      artifact: launch.artifact)
+      artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "")
   }
 
   private func start(_ instance: Instance) {
@@ -350,20 +367,26 @@ package actor Supervisor {
     Task {
       do throws(HostFailure) {
         let facts = try await host.start(instance, launch)
+        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
         for line in facts.missing { save([tell("app.degraded", instance.app, ["missing": .string(line)])]) }
         send(.started(facts), to: instance.app)
       } catch {
+        // Ended meanwhile, and perhaps on its way up again: that start's end is told already.
+        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
         send(.stepFailed(error), to: instance.app)
       }
     }
   }
 
-  private func clear(_ instance: Instance) {
+  func clear(_ instance: Instance) {
     guard let host = host(instance.app) else { return }
     Task {
+      // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
+      // daemon finds the instance gone.
+      if let rest = apps[instance.app]?.savedRest { await store([.putRest(rest)]) }
       do throws(HostFailure) {
         try await host.remove(instance)
-        try await commit([.removeInstance(instance.app)], durable: false)
+        await store([.removeInstance(instance.app)])
         if apps[instance.app]?.life.stage.instance == instance { apps[instance.app]?.launch = nil }
         send(.cleared, to: instance.app)
       } catch {

@@ -64,7 +64,7 @@ struct Composition {
           layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base,
           uidBlock: configuration.uidRange.size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
-          noEngine: found.reason, log: log))
+          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log))
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
         access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason,
@@ -160,10 +160,12 @@ struct Composition {
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await supervisor.followHosts() }
       await supervisor.recover(snapshot, bootID: BootID.read(), read: readStored, readInstance: readInstance)
+      group.addTask { await supervisor.takeOver() }
+      // What the first caller sees is what runs, unless an engine takes its time.
+      await supervisor.tookOver(within: .seconds(1))
       do throws(SystemFault) { try await server.start() } catch {
         fail(1, "the control socket cannot be served: \(error)", "check \(layout.run)")
       }
-      group.addTask { await supervisor.takeOver() }
       Notify.send("READY=1\nMAINPID=\(getpid())")
       log.notice(
         "daemon.ready",

@@ -19,7 +19,11 @@ struct Failure: Error {
     self.name = name
   }
 
-  init(_ unreachable: Unreachable) { self.init(69, unreachable.message, hint: unreachable.hint, name: "unreachable") }
+  init(_ unreachable: Unreachable) {
+    self.init(
+      unreachable.code, unreachable.message, hint: unreachable.hint,
+      name: unreachable.code == 4 ? "denied" : "unreachable")
+  }
 
   init(_ answer: RPCFailure) {
     let code: Int32 =

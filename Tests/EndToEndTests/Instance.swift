@@ -30,7 +30,8 @@ final class Instance {
   /// `engine` is `none` or a socket.
   init(engine: String = "none", _ variables: [String: String] = [:]) throws {
     self.engine = engine
-    root = "/tmp/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
+    let scratch = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+    root = "\(scratch)/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
     policies = "\(root)-policies"
     for folder in [root, policies] {
       try FileManager.default.createDirectory(

@@ -210,41 +210,45 @@ struct Wait: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Wait until apps have ended; print each exit code, exit with the last app's.")
   @OptionGroup var common: Common
-  @Argument(help: "Apps.") var apps: [String]
+  @Argument(help: "Apps, or @STACK.") var apps: [String]
 
   func run() throws {
     let client = try Session(common).connect()
-    var codes: [String: Int64] = [:]
-    let open: () throws -> [String] = {
-      let rows =
-        try client.ask("app.list", .object(["apps": .array(apps.map { .string($0) })]))["apps"]?.arrayValue ?? []
-      return rows.compactMap { row in
-        guard let name = row["name"]?.stringValue, codes[name] == nil else { return nil }
-        if let code = row["exit_code"]?.integerValue,
-          ["exited", "completed", "failed"].contains(row["state"]?.stringValue ?? "")
-        {
-          codes[name] = code
-          return nil
-        }
-        return name
+    let names = JSONValue.array(apps.map { .string($0) })
+    var codes: [(name: String, code: Int64)] = []
+    var cursor: Int64 = 0
+    /// Whether one is still to end.
+    let isOpen: () throws -> Bool = {
+      let answer = try client.ask("app.list", .object(["apps": names]))
+      cursor = answer["cursor"]?.integerValue ?? 0
+      let rows = answer["apps"]?.arrayValue ?? []
+      codes = rows.compactMap { row in
+        guard ["exited", "completed", "failed"].contains(row["state"]?.stringValue ?? ""),
+          let name = row["name"]?.stringValue, let code = row["exit_code"]?.integerValue
+        else { return nil }
+        return (name, code)
       }
+      return codes.count < rows.count
     }
     struct Done: Error {}
-    if try !open().isEmpty {
+    if try isOpen() {
       let second = try Session(common).connect()
       do {
-        _ = try second.ask("event.subscribe", .object(["apps": .array(apps.map { .string($0) }), "follow": true])) {
-          _ in
-          if try open().isEmpty { throw Done() }
+        _ = try second.ask(
+          "event.subscribe", .object(["apps": names, "follow": true, "after": .integer(cursor)])
+        ) { _ in
+          if try !isOpen() { throw Done() }
         }
       } catch is Done {}
     }
-    for app in apps {
+    // In the order asked for; those of a stack by name.
+    let ordered = apps.flatMap { app in codes.filter { $0.name == app } }
+    let others = codes.filter { code in !apps.contains(code.name) }
+    for (name, code) in ordered + others {
       Output.line(
         common.format == .json
-          ? JSONValue.object(["name": .string(app), "exit_code": .integer(codes[app] ?? 0)]).text : "\(codes[app] ?? 0)"
-      )
+          ? JSONValue.object(["name": .string(name), "exit_code": .integer(code)]).text : "\(code)")
     }
-    throw ExitCode(Int32(truncatingIfNeeded: codes[apps.last ?? ""] ?? 0))
+    throw ExitCode(Int32(truncatingIfNeeded: (ordered + others).last?.code ?? 0))
   }
 }

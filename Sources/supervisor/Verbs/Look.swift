@@ -59,10 +59,13 @@ struct List: ParsableCommand {
     var rest = template.replacing("\\t", with: "\t").replacing("\\n", with: "\n")[...]
     while let open = rest.firstRange(of: "{{") {
       text += rest[..<open.lowerBound]
-      guard let close = rest[open.upperBound...].firstRange(of: "}}") else { throw ValidationError("the template has a {{ without its }}") }
+      guard let close = rest[open.upperBound...].firstRange(of: "}}") else {
+        throw ValidationError("the template has a {{ without its }}")
+      }
       let key = String(rest[open.upperBound..<close.lowerBound].filter { $0 != " " && $0 != "." })
       guard let value = row[key] else {
-        throw ValidationError("no row has '\(key)'; there are: \((row.objectValue?.keys ?? []).joined(separator: ", "))")
+        let keys = (row.objectValue?.keys ?? []).joined(separator: ", ")
+        throw ValidationError("no row has '\(key)'; there are: \(keys)")
       }
       text += Output.escaped(value.stringValue ?? (value.isNull ? "" : value.text))
       rest = rest[close.upperBound...]
