@@ -103,6 +103,7 @@ struct Attestation {
       row("cgroup", "below \(cgroup.path)", place(process), same: isInside(process)),
     ]
     if let identity = identity(process) { reports.append(identity) }
+    if let groups = groups(process) { reports.append(groups) }
     reports += limits(process)
     reports += mounts(process)
     return reports
@@ -122,6 +123,19 @@ struct Attestation {
     let same = process.uids.allSatisfy { $0 == wanted.uid } && process.gids.allSatisfy { $0 == wanted.gid }
     let found = "\(process.uids.first ?? 0):\(process.gids.first ?? 0)"
     return row("uid", "\(wanted.uid):\(wanted.gid)", found, same: same)
+  }
+
+  /// No group but the app's own and those its policy adds: an image's /etc/group gives nothing.
+  private func groups(_ process: ProcessFacts) -> LayerReport? {
+    let own: UInt32
+    switch policy.user {
+    case .auto: own = recipe.launch.uidBase + 1000
+    case .given(_, let gid): own = gid
+    case .image: return nil
+    }
+    guard !recipe.facts.remapsUsers else { return nil }
+    let extra = process.groups.filter { $0 != own && !policy.supplementaryGroups.contains($0) }
+    return row("groups", "none but its own", extra.map { String($0) }.joined(separator: " "), same: extra.isEmpty)
   }
 
   /// Every hierarchy that holds a limit has the process below the app's parent.

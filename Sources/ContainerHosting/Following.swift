@@ -175,6 +175,8 @@ extension ContainerHost {
     var removed: [String] = []
     for summary in ours where !kept.contains(summary.id) {
       if await register.entry(summary.id) != nil { continue }
+      // An image made from a container of ours carries our labels on to containers of whoever runs it; our names it does not.
+      guard summary.names.contains(where: { settings.isName($0) }) else { continue }
       do throws(EngineFailure) { try await engine.removeContainer(summary.id, force: true, volumes: true) } catch {
         guard case .notFound = error else { throw HostFailure(error) }
       }

@@ -14,7 +14,7 @@ actor Networks {
   nonisolated func names(_ policy: Policy) -> [String] {
     switch policy.network.mode {
     case .none, .host: []
-    case .bridge: [settings.networkName(policy.id.name)]
+    case .bridge: [settings.ownNetworkName(policy.id)]
     case .named:
       policy.network.attachments.map {
         settings.externalNetworks.contains($0.network) ? $0.network : settings.networkName($0.network)

@@ -18,6 +18,7 @@ package actor NativeHost: AppHost {
   let layout: InstanceLayout
   let hierarchy: CgroupHierarchy
   private let shimPath: String
+  private let engineSockets: [String]
   private let loop: EventLoop
   /// Reads logs, apart from all else.
   let readerLoop: EventLoop
@@ -47,8 +48,12 @@ package actor NativeHost: AppHost {
     }
   }
 
-  /// `shimPath` is the program supervisor-shim. Makes the instance's folders for sockets, outcomes and logs.
-  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String) throws(SystemFault) {
+  /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`. Makes the instance's folders for sockets,
+  /// outcomes and logs.
+  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, engineSockets: [String] = [])
+    throws(SystemFault)
+  {
+    self.engineSockets = engineSockets
     self.layout = layout
     self.hierarchy = hierarchy
     self.shimPath = shimPath
@@ -96,7 +101,7 @@ package actor NativeHost: AppHost {
       case .notAFile, .notExecutable, .badRoot, .escapes: throw HostFailure(.refused, error.description)
       }
     }
-    do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0) } catch {
+    do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0, engineSockets: engineSockets) } catch {
       throw HostFailure(.refused, error.description)
     }
     let shortfalls = group(policy.id).unsupported(policy.limits)
@@ -167,7 +172,7 @@ package actor NativeHost: AppHost {
     let policy = launch.policy
     let table: MountTable
     do throws(MountProblem) {
-      table = try MountTable(policy, layout, uidBase: launch.uidBase)
+      table = try MountTable(policy, layout, uidBase: launch.uidBase, engineSockets: engineSockets)
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
     var membership = LaunchPlan.Membership()

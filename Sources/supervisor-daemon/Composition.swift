@@ -40,6 +40,7 @@ struct Composition {
     let configuration = readConfiguration(folders)
     do {
       try refuseEmptied(folders)
+      try keepToOurselves("state.db", in: Folder(opening: folders.state))
       let store = try Store(path: "\(folders.state)/state.db")
       var snapshot = try await store.load()
       let id = try await identity(store, &snapshot)
@@ -76,7 +77,8 @@ struct Composition {
       let folder = try Folder(opening: folders.run)
       let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
       let server = RPCServer(
-        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
+        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
+        admits: { facts.operators.contains($0.uid) })
       return Composition(
         layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
         requestEnd: requestEnd,
@@ -95,6 +97,15 @@ struct Composition {
     // best effort: what cannot be read for another reason is told when it is opened.
     guard (try? File.tail(path, 1))?.isEmpty ?? !File.exists(path) else { return }
     throw StorageFailure.damaged(path: path, why: "it is empty or gone, though apps have run here")
+  }
+
+  /// Nobody else may read what apps are given in their environment. A new database's companions take their mode from it.
+  private static func keepToOurselves(_ database: String, in folder: borrowing Folder) throws(SystemFault) {
+    for name in ["", "-wal", "-shm"].map({ database + $0 })
+    where name == database || File.exists("\(folder.path)/\(name)") {
+      let file = try folder.open(name, O_RDWR | O_CREAT, mode: 0o600)
+      try file.withRaw { (raw) throws(SystemFault) in _ = try check("chmod", name) { fchmod(raw, 0o600) } }
+    }
   }
 
   private static func rootText(_ place: InstancePlace, _ folders: InstancePlace.Folders) -> String {
@@ -138,7 +149,9 @@ struct Composition {
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
-    hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
+    hosts[.native] = try NativeHost(
+      layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
+      engineSockets: endpoint.map { [$0.socket] } ?? [])
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
     settings.uidRangeBase = configuration.uidRange.base

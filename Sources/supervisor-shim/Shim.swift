@@ -59,6 +59,12 @@ final class Shim {
       listener = SharedDescriptor(socket)
       socketFile = Place.identity("\(plan.places.sockets)/\(plan.runName).sock")
     }
+    // A daemon that died before there was a socket has a successor that may have looked for one already, and would start this app
+    // again. From here on it finds us.
+    guard !isAlone else {
+      leaving = true
+      return
+    }
     let sources = try Sources(plan)
     outOfMemoryBefore = outOfMemoryCount()
     let child = try RunningChild.make(plan, sources)
@@ -66,6 +72,13 @@ final class Shim {
     try step("cgroup") { () throws(SystemFault) in try child.awaitJoined() }
     try Admittance.admit(child.pid, plan)
     try step("handshake") { () throws(SystemFault) in try child.tell(ChildPacket.release) }
+  }
+
+  /// Whether the daemon that started us is gone, whatever it may have said before.
+  private var isAlone: Bool {
+    guard let daemon = connections.first else { return true }
+    var wait = pollfd(fd: daemon.withRaw { $0 }, events: 0, revents: 0)
+    return poll(&wait, 1, 0) > 0
   }
 
   /// Out of the daemon's group first: what happens to that must not reach an app. In v2 by going on as a child that is born in the
