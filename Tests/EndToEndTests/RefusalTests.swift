@@ -41,7 +41,8 @@ import Testing
     let file = "\(instance.root)/config/config.yaml"
     try "instance: default\nenginee: docker\n".write(toFile: file, atomically: true, encoding: .utf8)
     let daemon = instance.run("daemon")
-    #expect(daemon.code == 78 && daemon.err.contains("config.yaml:2:1") && daemon.err.contains("engine"), "\(daemon.err)")
+    #expect(
+      daemon.code == 78 && daemon.err.contains("config.yaml:2:1") && daemon.err.contains("engine"), "\(daemon.err)")
     let up = instance.run("up", "-d", instance.policies)
     #expect(up.code == 78 && up.err.contains("config.yaml:2:1"), "\(up.code): \(up.err)")
     try FileManager.default.removeItem(atPath: file)
