@@ -31,7 +31,7 @@ struct NativeOutputTests {
     }
   }
 
-  @Test("the next run's output follows in the same files, and each is found apart") func runs() async throws {
+  @Test("the next run's output follows in the same files") func runs() async throws {
     try await HostContract.withStage(NativeRig()) { stage in
       let policy = try stage.rig.policy("again", "echo run")
       let first = try await stage.run(policy, generation: 1)
@@ -39,8 +39,7 @@ struct NativeOutputTests {
       try await stage.host.remove(first.instance)
       let second = try await stage.run(policy, generation: 2)
       _ = try await stage.end(second)
-      #expect(try await stage.output(first) == "run\n")
-      #expect(try await stage.output(second) == "run\n")
+      #expect(try await stage.output(first) == "run\nrun\n")
       try await stage.host.remove(second.instance)
       var all = ""
       for try await chunk in stage.host.logs(policy.id, nil, LogQuery()) {
