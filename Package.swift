@@ -87,6 +87,7 @@ let package = Package(
       swiftSettings: strict + [.unsafeFlags(["-static-executable"])],
       linkerSettings: [.unsafeFlags(["-static-executable"])]),
 
+    tests("ModelTests", ["Model"]),
     tests("RPCTests", ["Model", "Linux", "RPC"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
