@@ -79,7 +79,8 @@ import Testing
 
   @Test("a full disk: `up` fails whole, what runs and what only looks goes on, a stop works, and space brings all back")
   func fullDisk() throws {
-    let root = "/tmp/appsup-e2e-full-\(UInt32.random(in: 0 ... .max))"
+    let scratch = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+    let root = "\(scratch)/appsup-e2e-full-\(UInt32.random(in: 0 ... .max))"
     try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
     #expect(Shell.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "none", root]).code == 0)
     let instance = try Instance(root: root)
