@@ -9,15 +9,10 @@ actor LogReader {
   nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
   /// Which runs' output is wanted.
-  enum Filter: Sendable {
-    case only(UInt64)
-    case allBut(Set<UInt64>)
-    func takes(_ run: UInt64) -> Bool {
-      switch self {
-      case .only(let wanted): run == wanted
-      case .allBut(let others): !others.contains(run)
-      }
-    }
+  struct Filter: Sendable {
+    /// Runs that are left out.
+    var besides: Set<UInt64>
+    func takes(_ run: UInt64) -> Bool { !besides.contains(run) }
   }
 
   private let loop: EventLoop

@@ -26,8 +26,8 @@ extension NativeHost {
 
   private func openReader(_ app: AppID, _ instance: Instance?, _ query: LogQuery) -> LogReader {
     let live = runs.filter { $0.key.app == app && !$0.value.isEndKnown }
-    let filter: LogReader.Filter =
-      instance.map { .only($0.generation) } ?? .allBut(Set(live.map(\.key.generation)))
+    // What ended runs wrote comes first, as for containers.
+    let filter = LogReader.Filter(besides: Set(live.map(\.key.generation).filter { $0 != instance?.generation }))
     let run = instance.flatMap { live[$0] }
     // The folder is made here as well as at create: a reader may come first, and has to watch it.
     if query.follow { _ = try? Folder(making: layout.appLog(app), mode: 0o750) }

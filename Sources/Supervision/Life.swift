@@ -81,7 +81,8 @@ package enum Effect: Sendable, Equatable {
   case cancelPrepare
   case create
   case start(Instance)
-  case signal(Instance, Int32)
+  /// `thaw`: it is frozen, and would not see the signal.
+  case signal(Instance, Int32, thaw: Bool = false)
   case kill(Instance)
   case clear(Instance)
   case after(Duration, LifeEvent)
@@ -296,22 +297,22 @@ package struct Life: Sendable, Equatable {
   // MARK: Down
 
   private mutating func beginStop(_ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, _) = stage, want != .running || replacing else { return [] }
-    return stop(instance, facts, policy)
+    guard case .running(let instance, let facts, let paused) = stage, want != .running || replacing else { return [] }
+    return stop(instance, facts, policy, paused)
   }
 
   private mutating func runtimeOver(_ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, _) = stage else { return [] }
+    guard case .running(let instance, let facts, let paused) = stage else { return [] }
     endReason = "max_runtime \(policy.limits.maximumRuntime?.compact ?? "")"
-    return stop(instance, facts, policy)
+    return stop(instance, facts, policy, paused)
   }
 
-  private mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy) -> [Effect] {
+  private mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy, _ paused: Bool) -> [Effect] {
     stage = .stopping(instance, facts)
     return [
       .cancelTimers,
       .record("app.stopping", ["signal": .string(SignalName.name(of: policy.stopSignal) ?? "\(policy.stopSignal)")]),
-      .signal(instance, policy.stopSignal), .after(policy.stopGrace, .graceOver),
+      .signal(instance, policy.stopSignal, thaw: paused), .after(policy.stopGrace, .graceOver),
     ]
   }
 

@@ -226,8 +226,11 @@ package actor Supervisor {
     case .cancelPrepare: apps[id]?.preparing?.cancel()
     case .create: create(id)
     case .start(let instance): start(instance)
-    case .signal(let instance, let number):
-      onHost(instance) { (host) throws(HostFailure) in try await host.signal(instance, number) }
+    case .signal(let instance, let number, let thaw):
+      onHost(instance) { (host) throws(HostFailure) in
+        if thaw { try await host.setPaused(instance, false) }
+        try await host.signal(instance, number)
+      }
     case .kill(let instance): onHost(instance) { (host) throws(HostFailure) in try await host.kill(instance) }
     case .clear(let instance): clear(instance)
     case .after(let delay, let event): schedule(event, after: delay, id)

@@ -39,6 +39,7 @@ struct Composition {
   static func make(_ folders: InstancePlace.Folders, _ flags: Flags, _ log: Logger) async -> Composition {
     let configuration = readConfiguration(folders)
     do {
+      try refuseEmptied(folders)
       try keepToOurselves("state.db", in: Folder(opening: folders.state))
       let store = try Store(path: "\(folders.state)/state.db")
       var snapshot = try await store.load()
@@ -87,6 +88,15 @@ struct Composition {
     } catch {
       fail(1, "the daemon cannot start: \(error)", "`supervisor doctor` checks this host")
     }
+  }
+
+  /// An empty file is a database without apps; where apps were kept it is one that has lost them.
+  private static func refuseEmptied(_ folders: InstancePlace.Folders) throws {
+    let path = "\(folders.state)/state.db"
+    guard File.exists("\(folders.state)/runs"), !File.exists("\(path)-wal") else { return }
+    // best effort: what cannot be read for another reason is told when it is opened.
+    guard (try? File.tail(path, 1))?.isEmpty ?? !File.exists(path) else { return }
+    throw StorageFailure.damaged(path: path, why: "it is empty or gone, though apps have run here")
   }
 
   /// Nobody else may read what apps are given in their environment. A new database's companions take their mode from it.
@@ -175,6 +185,16 @@ struct Composition {
       await server.close()
       group.cancelAll()
     }
+    removeEmptyGroups()
+  }
+
+  /// The instance's groups would outlast an instance without apps; those that hold apps or shims cannot be removed.
+  private func removeEmptyGroups() {
+    // best effort: an empty group costs next to nothing.
+    guard let hierarchy = try? CgroupHierarchy.detect() else { return }
+    // best effort: as above; a shim may need a moment to be gone.
+    _ = try? AppCgroup.shims(hierarchy, parent: layout.cgroupParent).remove(within: .milliseconds(200))
+    AppCgroup.removeParent(hierarchy, parent: layout.cgroupParent)
   }
 
   /// SIGTERM and SIGINT end the daemon.

@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Model
 import Testing
 
@@ -17,7 +18,10 @@ struct Outcome {
 final class Instance {
   let root: String
   let policies: String
-  let engine: String
+  /// What the next daemon is started with.
+  var engine: String
+  /// The instance's random id, once it was asked for.
+  var knownID: String?
   private let environment: [String: String]
 
   /// Where the programs under test are: APPSUPERVISOR_BIN, else this package's debug build.
@@ -27,11 +31,11 @@ final class Instance {
     .deletingLastPathComponent()
     .appendingPathComponent(".build/debug").path
 
-  /// `engine` is `none` or a socket.
-  init(engine: String = "none", _ variables: [String: String] = [:]) throws {
+  /// `engine` is `none` or a socket. `root` may be given; it must not exist, or be empty.
+  init(engine: String = "none", root given: String? = nil, _ variables: [String: String] = [:]) throws {
     self.engine = engine
     let scratch = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
-    root = "\(scratch)/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
+    root = given ?? "\(scratch)/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
     policies = "\(root)-policies"
     for folder in [root, policies] {
       try FileManager.default.createDirectory(
@@ -45,8 +49,12 @@ final class Instance {
 
   /// Stops everything of this instance; what is left over is a failure.
   func end() {
+    if run("ps", "-q").code == 69 { startDaemon() }
+    knownID = id
     let down = run("down", "--all", "-y", "--daemon", "--progress", "quiet")
-    if down.code != 0, !down.err.contains("no daemon runs") { Issue.record("down: \(down.err)") }
+    if down.code != 0 { Issue.record("down: \(down.err)") }
+    let left = leftovers
+    if !left.isEmpty { Issue.record("left over: \(left.joined(separator: ", "))") }
     try? FileManager.default.removeItem(atPath: policies)
     try? FileManager.default.removeItem(atPath: root)
   }
@@ -61,35 +69,16 @@ final class Instance {
   @discardableResult
   func run(_ arguments: String..., within seconds: Double = 90) -> Outcome { run(arguments, within: seconds) }
 
-  func run(_ arguments: [String], within seconds: Double = 90) -> Outcome {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "\(Self.programs)/supervisor")
-    process.arguments = arguments + ["--root", root]
-    process.environment = environment
-    process.currentDirectoryURL = URL(fileURLWithPath: policies)
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
-    try? FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
-    // Files, not pipes: a daemon that is started must not keep them open for a reader.
-    let out = folder.appendingPathComponent("out")
-    let err = folder.appendingPathComponent("err")
-    _ = FileManager.default.createFile(atPath: out.path, contents: nil)
-    _ = FileManager.default.createFile(atPath: err.path, contents: nil)
-    do {
-      process.standardOutput = try FileHandle(forWritingTo: out)
-      process.standardError = try FileHandle(forWritingTo: err)
-      process.standardInput = FileHandle.nullDevice
-      try process.run()
-    } catch { return Outcome(code: -1, out: "", err: "\(error)") }
-    let deadline = Date().addingTimeInterval(seconds)
-    while process.isRunning, Date() < deadline { usleep(2000) }
-    if process.isRunning {
-      process.terminate()
-      return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
+  /// `prefix`: a program that runs the CLI, with its arguments.
+  func run(_ arguments: [String], prefix: [String] = [], within seconds: Double = 90) -> Outcome {
+    do { return try begin(arguments, prefix: prefix).finish(within: seconds) } catch {
+      return Outcome(code: -1, out: "", err: "\(error)")
     }
-    return Outcome(
-      code: process.terminationStatus, out: (try? String(contentsOf: out, encoding: .utf8)) ?? "",
-      err: (try? String(contentsOf: err, encoding: .utf8)) ?? "")
+  }
+
+  /// Starts the CLI and returns.
+  func begin(_ arguments: [String], prefix: [String] = []) throws -> Started {
+    try Started(arguments, prefix, root, environment, policies)
   }
 
   /// `up -d --wait` of the policies' folder.
@@ -137,10 +126,46 @@ final class Instance {
   }
 }
 
-/// The engines a test can run over; a test without them is skipped, or fails where REQUIRE names it.
-enum Rig {
-  static var docker: String? { ProcessInfo.processInfo.environment["SUPERVISOR_TEST_DOCKER_SOCK"] }
-  static var podman: String? { ProcessInfo.processInfo.environment["SUPERVISOR_TEST_PODMAN_SOCK"] }
-  static var sockets: [String] { [docker, podman].compactMap { $0 } }
-  static let image = "appsup-test/busybox:1"
+/// A CLI that was started.
+final class Started {
+  private let process = Process()
+  private let arguments: [String]
+  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
+
+  fileprivate init(
+    _ arguments: [String], _ prefix: [String], _ root: String, _ environment: [String: String], _ place: String
+  ) throws {
+    self.arguments = arguments
+    process.executableURL = URL(fileURLWithPath: prefix.first ?? "\(Instance.programs)/supervisor")
+    process.arguments =
+      prefix.dropFirst() + (prefix.isEmpty ? [] : ["\(Instance.programs)/supervisor"]) + arguments + ["--root", root]
+    process.environment = environment
+    process.currentDirectoryURL = URL(fileURLWithPath: place)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    // Files, not pipes: a daemon that is started must not keep them open for a reader.
+    for name in ["out", "err"] {
+      _ = FileManager.default.createFile(atPath: folder.appendingPathComponent(name).path, contents: nil)
+    }
+    process.standardOutput = try FileHandle(forWritingTo: folder.appendingPathComponent("out"))
+    process.standardError = try FileHandle(forWritingTo: folder.appendingPathComponent("err"))
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+  }
+
+  func kill() { Glibc.kill(process.processIdentifier, SIGKILL) }
+
+  /// Waits for its end.
+  func finish(within seconds: Double) -> Outcome {
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let deadline = Date().addingTimeInterval(seconds)
+    while process.isRunning, Date() < deadline { usleep(2000) }
+    if process.isRunning {
+      process.terminate()
+      return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
+    }
+    func text(_ name: String) -> String {
+      (try? String(contentsOf: folder.appendingPathComponent(name), encoding: .utf8)) ?? ""
+    }
+    return Outcome(code: process.terminationStatus, out: text("out"), err: text("err"))
+  }
 }
