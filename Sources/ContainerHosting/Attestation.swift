@@ -56,6 +56,17 @@ struct Attestation {
     let unexpected = details.mounts.filter { mount in
       !recipe.table.entries.contains { $0.target == mount.target } && !recipe.image.volumes.contains(mount.target)
     }
+    // A published port that is open to more than the policy says would be the network's.
+    let open = details.ports.filter { binding in
+      !policy.network.ports.contains {
+        $0.appPort == binding.container && $0.transport.rawValue == binding.kind
+          && $0.hostAddress == (binding.address.isEmpty ? "0.0.0.0" : binding.address)
+      }
+    }
+    if !open.isEmpty {
+      let found = open.map { "\($0.address):\($0.host)->\($0.container)" }.joined(separator: ", ")
+      reports.append(row("ports", "none but the policy's", found))
+    }
     if !unexpected.isEmpty {
       reports.append(row("mounts", "none but the policy's", unexpected.map(\.target).joined(separator: ", ")))
     }

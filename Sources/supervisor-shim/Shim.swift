@@ -243,7 +243,8 @@ final class Shim {
       if stream == .output { child.output = nil } else { child.errors = nil }
     }
     if let dropped = log?.dropped, dropped > toldDropped {
-      if toldDropped == 0 || dropped - toldDropped > 1 << 20 {
+      // A few times in all: a daemon that stands still reads none of it, and must not make this process wait.
+      if toldDropped == 0 || dropped / 2 >= toldDropped {
         toldDropped = dropped
         tellAll(.outputLost(dropped))
       }

@@ -4,6 +4,7 @@ import FileSystems
 import Glibc
 import Linux
 import Model
+import Synchronization
 import Testing
 
 @testable import ContainerHosting
@@ -134,6 +135,28 @@ struct PartTests {
     // Nor does one that waits for a writer keep the daemon waiting.
     #expect(system("rm \(root)/in/sub && mkfifo \(root)/in/.dockerignore") == 0)
     _ = try BuildContext.archive("\(root)/in", keeping: "Dockerfile")
+  }
+
+  @Test("output waits for its reader, and ends with it") func pipe() async throws {
+    let pipe = LogPipe()
+    let put = Mutex(0)
+    let writer = Task {
+      do {
+        for _ in 0..<1000 {
+          try await pipe.put(chunk(String(repeating: "x", count: 65_536)))
+          put.withLock { $0 += 1 }
+        }
+        await pipe.end(nil)
+      } catch { await pipe.end(error) }
+    }
+    for number in 1...100 {
+      #expect(try await pipe.take()?.bytes.count == 65_536)
+      // What is put at most: a mebibyte, and what was taken.
+      #expect(put.withLock { $0 } <= number + 17)
+    }
+    writer.cancel()
+    await #expect(throws: CancellationError.self) { while try await pipe.take() != nil {} }
+    await writer.value
   }
 
   @Test("no named network is an app's own one")
