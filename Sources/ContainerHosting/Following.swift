@@ -208,7 +208,9 @@ extension ContainerHost {
       return .created
     case .restarting, .removing, .exited, .dead, .stopping, .stopped, .unknown:
       await register.add(instance, launch, .ended)
-      return .ended(Self.report(details, outOfMemory: false))
+      // The group is this run's own, so what it counted is too. v1 counts nothing here, and podman says nothing there.
+      let kills = cgroup(instance.app, try await link.facts()).outOfMemoryKills()
+      return .ended(Self.report(details, outOfMemory: kills > 0))
     }
   }
 

@@ -114,6 +114,12 @@ package actor Store {
     } catch { throw .failed("\(error)") }
   }
 
+  /// Ends the use of the database in good order: all of it is in its one file then. Nothing may be asked of it any more.
+  package func close() {
+    // best effort: what is left in the log beside the file is found by the next daemon.
+    try? database.close()
+  }
+
   // MARK: Reading
 
   /// Everything, once, at start.

@@ -133,6 +133,7 @@ extension Supervisor {
     case .running(_, let facts, let paused):
       return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "")
         + (facts.missing.isEmpty ? "" : " (degraded)")
+        + (trouble[record.runtime] == nil ? "" : " (the engine does not answer)")
     case .stopping, .killing: return "Stopping"
     case .clearing: return "Stopping"
     case .backoff(let until):

@@ -16,6 +16,7 @@ internal import Supervision
 /// The daemon's parts, made in order: each has what it needs before it exists.
 struct Composition {
   let layout: InstanceLayout
+  let store: Store
   let snapshot: StorageSnapshot
   let supervisor: Supervisor
   let server: RPCServer
@@ -80,7 +81,7 @@ struct Composition {
         loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
         admits: { facts.operators.contains($0.uid) })
       return Composition(
-        layout: layout, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
+        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
         requestEnd: requestEnd,
         loop: loop)
     } catch let failure as StorageFailure {
@@ -185,6 +186,7 @@ struct Composition {
       await server.close()
       group.cancelAll()
     }
+    await store.close()
     removeEmptyGroups()
   }
 
