@@ -81,7 +81,8 @@ struct Composition {
         loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
         admits: { facts.operators.contains($0.uid) })
       return Composition(
-        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
+        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules,
+        log: log, end: end,
         requestEnd: requestEnd,
         loop: loop)
     } catch let failure as StorageFailure {

@@ -68,7 +68,8 @@ struct Seeded: RandomNumberGenerator {
         let limit = 64 + round
         try instance.write("moving", place.policy("moving", marks[2], "mem_limit: \(limit)m\n"))
         let verbs = [
-          ["up", "-d", "--wait", "--engine", instance.engine, moving], ["stop", "moving"], ["restart", "moving"], ["start", "moving"],
+          ["up", "-d", "--wait", "--engine", instance.engine, moving], ["stop", "moving"], ["restart", "moving"],
+          ["start", "moving"],
           ["up", "-d", "--wait", "--engine", instance.engine, "--force-recreate", moving], ["down", moving],
         ]
         let verb = try #require(verbs.randomElement(using: &numbers))
