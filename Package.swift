@@ -72,14 +72,14 @@ let package = Package(
     program(
       "supervisor",
       [
-        "Model", "Linux", "CLinux", "Policies", "Client", "RPC", "Cgroups", "EngineAPI",
+        "Model", "Linux", "CLinux", "Policies", "Scheduling", "Client", "RPC", "Cgroups",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
       "supervisor-daemon",
       [
-        "Model", "Linux", "Policies", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision", "ContainerHosting",
-        "ProcessHosting", "Control", .product(name: "Logging", package: "swift-log"),
+        "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
+        "ContainerHosting", "ProcessHosting", "Control", .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
     .executableTarget(

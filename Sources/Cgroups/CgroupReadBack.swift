@@ -9,7 +9,8 @@ extension AppCgroup {
     var reports: [LayerReport] = []
     var files: [String: [LimitFile]] = [:]
     for file in self.files(limits, share) { files[file.limit, default: []].append(file) }
-    for (name, asked) in Self.asked(limits, share) {
+    let isLegacy = hierarchy.home(of: .cpu)?.version == .v1
+    for (name, asked) in Self.asked(limits, isLegacy ? "shares \(share.shares)" : "weight \(share.weight)") {
       guard let asked else {
         reports.append(LayerReport(name: name, asked: nil, effective: nil, status: .notAsked))
         continue
@@ -24,7 +25,7 @@ extension AppCgroup {
   }
 
   /// The policy's keys, with what it asks in the policy's own words.
-  private static func asked(_ limits: Limits, _ share: CPUShare) -> [(String, String?)] {
+  private static func asked(_ limits: Limits, _ share: String) -> [(String, String?)] {
     var rows: [(String, String?)] = [
       ("mem_limit", limits.memory?.description),
       ("memswap_limit", limits.memoryAndSwap?.description),
@@ -32,7 +33,7 @@ extension AppCgroup {
       ("mem_reservation", limits.memoryReservation?.description),
       ("pids_limit", limits.pids.map { String($0) }),
       ("cpus", limits.cpus.map { number($0) }),
-      ("cpu_shares", limits.cpuShares.map { String($0) } ?? "weight \(share.weight)"),
+      ("cpu_shares", limits.cpuShares.map { String($0) } ?? share),
       ("cpuset", limits.cpuset),
     ]
     if let weight = limits.block.weight { rows.append(("blkio_config.weight", String(weight))) }

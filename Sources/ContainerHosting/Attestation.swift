@@ -56,6 +56,17 @@ struct Attestation {
     let unexpected = details.mounts.filter { mount in
       !recipe.table.entries.contains { $0.target == mount.target } && !recipe.image.volumes.contains(mount.target)
     }
+    // A published port that is open to more than the policy says would be the network's.
+    let open = details.ports.filter { binding in
+      !policy.network.ports.contains {
+        $0.appPort == binding.container && $0.transport.rawValue == binding.kind
+          && $0.hostAddress == (binding.address.isEmpty ? "0.0.0.0" : binding.address)
+      }
+    }
+    if !open.isEmpty {
+      let found = open.map { "\($0.address):\($0.host)->\($0.container)" }.joined(separator: ", ")
+      reports.append(row("ports", "none but the policy's", found))
+    }
     if !unexpected.isEmpty {
       reports.append(row("mounts", "none but the policy's", unexpected.map(\.target).joined(separator: ", ")))
     }
@@ -103,6 +114,7 @@ struct Attestation {
       row("cgroup", "below \(cgroup.path)", place(process), same: isInside(process)),
     ]
     if let identity = identity(process) { reports.append(identity) }
+    if let groups = groups(process) { reports.append(groups) }
     reports += limits(process)
     reports += mounts(process)
     return reports
@@ -122,6 +134,19 @@ struct Attestation {
     let same = process.uids.allSatisfy { $0 == wanted.uid } && process.gids.allSatisfy { $0 == wanted.gid }
     let found = "\(process.uids.first ?? 0):\(process.gids.first ?? 0)"
     return row("uid", "\(wanted.uid):\(wanted.gid)", found, same: same)
+  }
+
+  /// No group but the app's own and those its policy adds: an image's /etc/group gives nothing.
+  private func groups(_ process: ProcessFacts) -> LayerReport? {
+    let own: UInt32
+    switch policy.user {
+    case .auto: own = recipe.launch.uidBase + 1000
+    case .given(_, let gid): own = gid
+    case .image: return nil
+    }
+    guard !recipe.facts.remapsUsers else { return nil }
+    let extra = process.groups.filter { $0 != own && !policy.supplementaryGroups.contains($0) }
+    return row("groups", "none but its own", extra.map { String($0) }.joined(separator: " "), same: extra.isEmpty)
   }
 
   /// Every hierarchy that holds a limit has the process below the app's parent.
@@ -158,6 +183,14 @@ struct Attestation {
       }
       let shared = mount.propagation.contains { $0.hasPrefix("shared") }
       if shared { reports.append(row("mount \(entry.target)", "private", "shared")) }
+    }
+    // Memory the policy does not know of could be written without a limit but the app's own.
+    let known = Set(recipe.table.entries.map(\.target)).union(["/dev", "/dev/shm"])
+    for mount in process.mounts
+    where mount.type == "tmpfs" && !mount.isReadOnly && !known.contains(mount.target)
+      && !mount.target.hasPrefix("/proc/") && !mount.target.hasPrefix("/sys/") && !mount.target.hasPrefix("/dev/")
+    {
+      reports.append(row("mounts", "none but the policy's", "writable memory at \(mount.target)", same: false))
     }
     for path in ["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/timer_list"] where !isMasked(path, process) {
       reports.append(row("mask \(path)", "hidden", "visible"))

@@ -31,16 +31,26 @@ package struct BuildContext {
     enum Kind { case folder, file(size: UInt64), link(String) }
   }
 
-  private let root: String
+  private let root: SharedFolder
   private var items: [Item] = []
   private let ignore: IgnoreList
 
+  /// The folder, held open: what is read later is below what was looked through.
+  private final class SharedFolder: Sendable {
+    let folder: Folder
+    init(_ folder: consuming Folder) { self.folder = folder }
+  }
+
   /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in.
   package static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
-    var context = BuildContext(
-      root: folder, ignore: IgnoreList((try? File.text("\(folder)/.dockerignore")) ?? "", keeping: dockerfile))
+    var context: BuildContext
     do throws(SystemFault) {
-      try context.collect("", Folder(opening: folder))
+      let root = SharedFolder(try Folder(opening: folder))
+      // Best effort: without one nothing is left out.
+      let ignored = try? readAll(openFile(".dockerignore", in: root).file, ".dockerignore", limit: 1 << 20)
+      context = BuildContext(
+        root: root, ignore: IgnoreList(String(decoding: ignored ?? [], as: UTF8.self), keeping: dockerfile))
+      try context.collect("", root.folder)
     } catch  where error.code == E2BIG {
       throw .tooManyFiles(folder)
     } catch {
@@ -53,9 +63,26 @@ package struct BuildContext {
     return ByteSource { try await stream.next() }
   }
 
-  private init(root: String, ignore: IgnoreList) {
+  private init(root: SharedFolder, ignore: IgnoreList) {
     self.root = root
     self.ignore = ignore
+  }
+
+  /// An opened file; a tuple holds no non-copyable value.
+  private struct Opened: ~Copyable {
+    let file: Descriptor
+    let size: UInt64
+  }
+
+  /// Opens a plain file below the context. Another may have put a link, or a FIFO, on the way since it was listed.
+  private static func openFile(_ path: String, in root: SharedFolder) throws(SystemFault) -> Opened {
+    let file = try root.folder.withRaw { (raw) throws(SystemFault) in
+      try Place.read(path, in: raw, [.beneath, .noLinks, .noMagicLinks])
+    }
+    var status = stat()
+    try file.withRaw { (raw) throws(SystemFault) in _ = try check("stat", path) { fstat(raw, &status) } }
+    guard status.st_mode & S_IFMT == S_IFREG else { throw SystemFault(call: "open", subject: path, code: EINVAL) }
+    return Opened(file: file, size: UInt64(status.st_size))
   }
 
   private mutating func collect(_ prefix: String, _ folder: borrowing Folder) throws(SystemFault) {
@@ -67,7 +94,7 @@ package struct BuildContext {
       }
       let ignored = ignore.covers(path)
       let mode = UInt32(status.st_mode & 0o777)
-      guard items.count < Self.most else { throw SystemFault(call: "collect", subject: root, code: E2BIG) }
+      guard items.count < Self.most else { throw SystemFault(call: "collect", subject: root.folder.path, code: E2BIG) }
       switch status.st_mode & S_IFMT {
       case S_IFDIR:
         guard !ignored || ignore.hasExceptions else { continue }
@@ -144,15 +171,10 @@ package struct BuildContext {
       case .folder: return Tar.header(item.path + "/", item.mode, "5", 0)
       case .link(let target): return Tar.header(item.path, item.mode, "2", 0, link: target)
       case .file:
-        let file = Descriptor(
-          owning: try check("open", item.path) {
-            Glibc.open("\(context.root)/\(item.path)", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
-          })
-        var status = stat()
-        try file.withRaw { raw in _ = try check("stat", item.path) { fstat(raw, &status) } }
-        let size = UInt64(status.st_size)
+        let opened = try BuildContext.openFile(item.path, in: context.root)
+        let size = opened.size
         let padding = Int((UInt64(BuildContext.block) - size % UInt64(BuildContext.block)) % UInt64(BuildContext.block))
-        open = (SharedDescriptor(file), size, padding, item.path)
+        open = (SharedDescriptor(opened.file), size, padding, item.path)
         return Tar.header(item.path, item.mode, "0", size)
       }
     }

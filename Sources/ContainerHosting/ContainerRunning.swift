@@ -152,6 +152,7 @@ extension ContainerHost {
       }
       if await register.entry(instance.handle)?.paused == true {
         // A frozen process takes its signal when it thaws.
+        await register.expectPaused(instance.handle, false)
         try? await engine.unpauseContainer(instance.handle)
       }
     } catch {
@@ -181,7 +182,7 @@ extension ContainerHost {
 
   package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
     let engine = try await link.engine()
-    _ = await register.notePaused(instance.handle, paused)
+    await register.expectPaused(instance.handle, paused)
     do throws(EngineFailure) {
       if paused {
         try await engine.pauseContainer(instance.handle)
@@ -192,9 +193,9 @@ extension ContainerHost {
       if let details = try? await engine.inspectContainer(instance.handle), details.state.isRunning,
         (details.state.status == .paused) == paused
       {
-        return
+        return await register.unexpectPaused(instance.handle, paused, paused: paused)
       }
-      _ = await register.notePaused(instance.handle, !paused)
+      await register.unexpectPaused(instance.handle, paused, paused: !paused)
       throw HostFailure(error)
     }
   }

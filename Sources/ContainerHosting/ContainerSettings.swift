@@ -1,5 +1,4 @@
 package import Cgroups
-package import EngineAPI
 package import Model
 
 /// What a ContainerHost is told once.
@@ -31,6 +30,14 @@ package struct ContainerSettings: Sendable {
   func containerName(_ app: AppID, _ generation: UInt64) -> String {
     "appsup-\(layout.id.prefix(8))-\(app)-\(generation)"
   }
+
+  /// Whether a container's name is one that `containerName` makes; engines put a `/` before it.
+  func isName(_ name: String) -> Bool {
+    (name.hasPrefix("/") ? name.dropFirst() : name[...]).hasPrefix("appsup-\(layout.id.prefix(8))-")
+  }
+
+  /// The network that `network_mode: bridge` makes for one app alone. No policy can name it: a name does not begin with a dot.
+  func ownNetworkName(_ app: AppID) -> String { "appsup_\(layout.name)_.\(app)" }
 
   /// The name of a network of ours on the engine.
   func networkName(_ name: String) -> String { "appsup_\(layout.name)_\(name)" }

@@ -31,13 +31,14 @@ struct DrainedLog: Sendable {
     guard !chunks.isEmpty else { return }
     let folder = try Folder(making: path, mode: 0o750)
     var number = try Self.numbers(folder).last ?? 1
-    var size = try Self.repair(folder, number)
+    var (size, indexSize) = try Self.repair(folder, number)
     var bytes: [UInt8] = []
     var records: [UInt8] = []
     for chunk in chunks where !chunk.bytes.isEmpty {
-      if size + UInt64(bytes.count) >= maximumSize.count {
+      // Records count: an app that writes single bytes would else fill the disk with them.
+      if size + indexSize + UInt64(bytes.count + records.count) >= maximumSize.count {
         try Self.write(folder, number, bytes, records)
-        (bytes, records, size) = ([], [], 0)
+        (bytes, records, size, indexSize) = ([], [], 0, 0)
         number += 1
         try Self.drop(folder, upTo: Int(number) - maximumFiles)
       }
@@ -56,8 +57,10 @@ struct DrainedLog: Sendable {
     try folder.names().compactMap { LogName.number(ofIndex: $0) }.sorted()
   }
 
-  /// Cuts off what a crash left half written; returns the length of the log file.
-  private static func repair(_ folder: borrowing Folder, _ number: UInt32) throws(SystemFault) -> UInt64 {
+  /// Cuts off what a crash left half written; returns the lengths of both files.
+  private static func repair(_ folder: borrowing Folder, _ number: UInt32) throws(SystemFault) -> (
+    log: UInt64, index: UInt64
+  ) {
     let records = try readRecords(folder, number)
     let end = records.last.map { $0.stream == .lost ? $0.offset : $0.offset + UInt64($0.length) } ?? 0
     let log = try folder.open(LogName.log(number), O_RDWR | O_CREAT, mode: 0o640)
@@ -68,7 +71,7 @@ struct DrainedLog: Sendable {
     try index.withRaw { (raw) throws(SystemFault) in
       _ = try check("ftruncate", LogName.index(number)) { ftruncate(raw, off_t(records.count * LogRecord.size)) }
     }
-    return end
+    return (end, UInt64(records.count * LogRecord.size))
   }
 
   /// Bytes first: a record never speaks of bytes that are not there.

@@ -33,6 +33,7 @@ extension ContainerHost {
       let filter = Filters.label("\(Label.instance)=\(settings.layout.id)").adding("type", "container")
       let stream = try await engine.events(from: cursor, filter)
       // The stream is open: whatever happens from here on is in it, so nothing falls between it and the list.
+      if away { await register.forgetExpected() }
       await reconcile(engine)
       if away {
         away = false
@@ -70,7 +71,7 @@ extension ContainerHost {
       if let instance = await register.noteOutOfMemory(event.id) { told.yield(.outOfMemory(instance)) }
     case "pause", "unpause":
       let paused = event.action == "pause"
-      if let instance = await register.notePaused(event.id, paused) {
+      if let instance = await register.notePausedEvent(event.id, paused) {
         told.yield(.changedOutside(instance, paused ? .paused : .running))
       }
     case "destroy":
@@ -174,6 +175,8 @@ extension ContainerHost {
     var removed: [String] = []
     for summary in ours where !kept.contains(summary.id) {
       if await register.entry(summary.id) != nil { continue }
+      // An image made from a container of ours carries our labels on to containers of whoever runs it; our names it does not.
+      guard summary.names.contains(where: { settings.isName($0) }) else { continue }
       do throws(EngineFailure) { try await engine.removeContainer(summary.id, force: true, volumes: true) } catch {
         guard case .notFound = error else { throw HostFailure(error) }
       }

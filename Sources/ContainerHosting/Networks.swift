@@ -14,7 +14,7 @@ actor Networks {
   nonisolated func names(_ policy: Policy) -> [String] {
     switch policy.network.mode {
     case .none, .host: []
-    case .bridge: [settings.networkName(policy.id.name)]
+    case .bridge: [settings.ownNetworkName(policy.id)]
     case .named:
       policy.network.attachments.map {
         settings.externalNetworks.contains($0.network) ? $0.network : settings.networkName($0.network)
@@ -26,11 +26,17 @@ actor Networks {
   func acquire(_ policy: Policy, holder: String, _ engine: Engine) async throws(HostFailure) -> [String] {
     let names = names(policy)
     guard !names.isEmpty else { return [] }
-    try await turnstile.pass { () throws(HostFailure) in
-      for name in names {
-        try await ensure(name, engine)
-        hold(name, holder)
+    do throws(HostFailure) {
+      try await turnstile.pass { () throws(HostFailure) in
+        for name in names {
+          try await ensure(name, engine)
+          hold(name, holder)
+        }
       }
+    } catch {
+      // What the first of them were made for is not to be.
+      await letGo(names, holder, engine)
+      throw error
     }
     return names
   }
@@ -70,7 +76,10 @@ actor Networks {
 
   /// Lets go for `holder`; a network of ours that nobody holds is removed.
   func release(_ policy: Policy, holder: String, _ engine: Engine) async {
-    let names = names(policy)
+    await letGo(names(policy), holder, engine)
+  }
+
+  private func letGo(_ names: [String], _ holder: String, _ engine: Engine) async {
     guard !names.isEmpty else { return }
     _ = try? await turnstile.pass { () throws(HostFailure) in
       for name in names { await drop(name, holder, engine) }
@@ -78,7 +87,8 @@ actor Networks {
   }
 
   private func drop(_ name: String, _ holder: String, _ engine: Engine) async {
-    holders[name]?.remove(holder)
+    // One it never held may be another's.
+    guard holders[name]?.remove(holder) != nil else { return }
     guard holders[name]?.isEmpty ?? true, !settings.externalNetworks.contains(name) else { return }
     holders[name] = nil
     // Best effort: one that someone else has put a container into stays.

@@ -32,22 +32,36 @@ extension ContainerHost {
 
   package func logs(_ app: AppID, _ instance: Instance?, _ query: LogQuery) -> AsyncThrowingStream<LogChunk, any Error>
   {
-    AsyncThrowingStream { continuation in
-      // Cancelled when the reader goes.
-      let task = Task {
-        do {
-          try await self.send(app, instance, query) { continuation.yield($0) }
-          continuation.finish()
-        } catch {
-          continuation.finish(throwing: error)
-        }
+    let pipe = LogPipe()
+    // Ends when it has sent all, or when the reader is gone.
+    let task = Task {
+      do {
+        try await self.send(app, instance, query) { try await pipe.put($0) }
+        await pipe.end(nil)
+      } catch {
+        await pipe.end(error)
       }
-      continuation.onTermination = { _ in task.cancel() }
+    }
+    let reader = Reader(task)
+    return AsyncThrowingStream {
+      try await withTaskCancellationHandler {
+        try await pipe.take()
+      } onCancel: {
+        reader.cancel()
+      }
     }
   }
 
+  /// Lives as long as the stream does.
+  private final class Reader: Sendable {
+    private let task: Task<Void, Never>
+    init(_ task: Task<Void, Never>) { self.task = task }
+    func cancel() { task.cancel() }
+    deinit { task.cancel() }
+  }
+
   private func send(
-    _ app: AppID, _ instance: Instance?, _ query: LogQuery, _ yield: @Sendable (LogChunk) -> Void
+    _ app: AppID, _ instance: Instance?, _ query: LogQuery, _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
     let log = DrainedLog(settings.layout.appLog(app), Policy.LogLimits())
     guard let instance else { return try await sendDrained(log, query, tail: query.tail, yield) }
@@ -64,7 +78,7 @@ extension ContainerHost {
   /// The last lines of this run, with what it lacks from older ones before it, and then what follows.
   private func sendLast(
     _ tail: Int, _ instance: Instance, _ wanted: LogsQuery, _ query: LogQuery, _ engine: Engine, _ log: DrainedLog,
-    _ yield: @Sendable (LogChunk) -> Void
+    _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
     var snapshot = wanted
     snapshot.follow = false
@@ -87,7 +101,7 @@ extension ContainerHost {
       following.tail = tail
       return try await sendKept(instance, following, query, engine, yield)
     }
-    for chunk in last.chunks { yield(chunk) }
+    for chunk in last.chunks { try await yield(chunk) }
     guard query.follow else { return }
     // From the beginning again, without what was there: its times are too coarse to go on by.
     let toSkip = Mutex(seen)
@@ -98,27 +112,27 @@ extension ContainerHost {
         left -= skipped
         rest.bytes.removeFirst(skipped)
       }
-      if !rest.bytes.isEmpty { yield(rest) }
+      if !rest.bytes.isEmpty { try await yield(rest) }
     }
   }
 
   /// What the engine keeps of one container.
   private func sendKept(
     _ instance: Instance, _ wanted: LogsQuery, _ query: LogQuery, _ engine: Engine,
-    _ yield: @Sendable (LogChunk) -> Void
+    _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
     for try await piece in try await engine.containerLogs(instance.handle, wanted, terminal: false) {
       let chunk = Self.chunk(piece)
       // An engine reads some bounds as "none", and podman tells whole seconds.
       let isOld = query.since.map { chunk.time.since($0) < .seconds(-1) } ?? false
       if isOld || query.until.map({ chunk.time > $0 }) ?? false { continue }
-      yield(chunk)
+      try await yield(chunk)
     }
   }
 
   /// What ended instances wrote; with `tail` only the last so many lines, for which it is read through once before.
   private func sendDrained(
-    _ log: DrainedLog, _ query: LogQuery, tail: Int?, _ yield: @Sendable (LogChunk) -> Void
+    _ log: DrainedLog, _ query: LogQuery, tail: Int?, _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
     if let tail, tail <= 0 { return }
     var last = LastLines(tail ?? 0)
@@ -128,10 +142,71 @@ extension ContainerHost {
       let (chunks, next) = try await files.read(log, query, from: position)
       position = next
       for chunk in chunks {
-        if tail == nil { yield(chunk) } else { last.add(chunk) }
+        if tail == nil { try await yield(chunk) } else { last.add(chunk) }
       }
     } while position != nil
-    for chunk in last.chunks { yield(chunk) }
+    for chunk in last.chunks { try await yield(chunk) }
+  }
+}
+
+/// Output on its way from an engine to one reader. Holds little: an app that writes faster than its reader reads waits in the
+/// engine, and costs this daemon nothing.
+actor LogPipe {
+  private static let most = 1 << 20
+  private var chunks: [LogChunk] = []
+  private var next = 0
+  private var held = 0
+  private var isOver = false
+  private var failure: (any Error)?
+  private var taker: CheckedContinuation<Void, Never>?
+  private var putter: CheckedContinuation<Void, Never>?
+
+  /// For one writer. Waits while the reader is slow; throws once the writer's task is cancelled.
+  func put(_ chunk: LogChunk) async throws {
+    while held >= Self.most, !Task.isCancelled {
+      await withTaskCancellationHandler {
+        await withCheckedContinuation { putter = $0 }
+      } onCancel: {
+        Task { await self.wakePutter() }
+      }
+    }
+    try Task.checkCancellation()
+    chunks.append(chunk)
+    held += chunk.bytes.count + 128
+    wakeTaker()
+  }
+
+  func end(_ error: (any Error)?) {
+    isOver = true
+    failure = error
+    wakeTaker()
+  }
+
+  /// For one reader.
+  func take() async throws -> LogChunk? {
+    while next == chunks.count {
+      if isOver {
+        if let failure { throw failure }
+        return nil
+      }
+      await withCheckedContinuation { taker = $0 }
+    }
+    let chunk = chunks[next]
+    next += 1
+    if next == chunks.count { (chunks, next) = ([], 0) }
+    held -= chunk.bytes.count + 128
+    wakePutter()
+    return chunk
+  }
+
+  private func wakeTaker() {
+    taker?.resume()
+    taker = nil
+  }
+
+  private func wakePutter() {
+    putter?.resume()
+    putter = nil
   }
 }
 

@@ -18,6 +18,8 @@ actor Register {
     var launch: Launch
     var stage: Stage
     var paused = false
+    /// Pauses and resumes of our own whose events are still to come; they can come late.
+    var expected: [Bool] = []
     /// The kernel killed something in it for memory.
     var outOfMemory = false
     /// What the kernel says of that itself, for engines that do not tell.
@@ -86,6 +88,30 @@ actor Register {
     entries[id]?.outOfMemory = true
     return entries[id]?.instance
   }
+
+  /// A pause or resume of our own begins; its event is for nobody.
+  func expectPaused(_ id: String, _ paused: Bool) {
+    entries[id]?.paused = paused
+    entries[id]?.expected.append(paused)
+  }
+
+  /// It changed nothing: no event comes. `paused`: how it is.
+  func unexpectPaused(_ id: String, _ asked: Bool, paused: Bool) {
+    if let place = entries[id]?.expected.lastIndex(of: asked) { entries[id]?.expected.remove(at: place) }
+    entries[id]?.paused = paused
+  }
+
+  /// An event of a pause or resume; the instance if it was not ours.
+  func notePausedEvent(_ id: String, _ paused: Bool) -> Instance? {
+    if let place = entries[id]?.expected.firstIndex(of: paused) {
+      entries[id]?.expected.remove(at: place)
+      return nil
+    }
+    return notePaused(id, paused)
+  }
+
+  /// Events may have been lost: what was expected is compared with the engine's list instead.
+  func forgetExpected() { for id in entries.keys { entries[id]?.expected = [] } }
 
   /// Notes a pause or its end; the instance if that was not known.
   func notePaused(_ id: String, _ paused: Bool) -> Instance? {

@@ -164,7 +164,8 @@ extension ControlService {
   /// Sends the events of `ids` until each is what it is wanted to be, or will not get there, or the time is over.
   func follow(_ call: RPCCall, _ ids: [AppID], _ timeout: Int64?) async throws(RPCFailure) -> JSONValue {
     let events = await supervisor.observe()
-    let deadline = timeout.map { Clock.monotonic() + $0 * 1_000_000 }
+    // As long as a month is as good as for ever, and cannot overflow.
+    let deadline = timeout.map { Clock.monotonic() + min(max($0, 0), 1 << 32) * 1_000_000 }
     return try await waitUntilSettled(call, ids, events, deadline)
   }
 
@@ -238,7 +239,9 @@ extension ControlService {
     let outcome = try await follow(call, ids, try arguments.integer("timeout_ms"))
     var removed: [String] = []
     if try arguments.flag("data") {
-      for id in ids where outcome["failed"]?[id.name] == nil {
+      // Of those that are gone: one that takes longer than the caller waited may still be writing.
+      let left = await supervisor.known.map(\.id)
+      for id in ids where !left.contains(id) {
         guard let policy = policies[id] else { continue }
         removed += try await parts.removeData(of: policy)
         await supervisor.releaseIDs(id)

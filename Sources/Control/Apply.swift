@@ -52,10 +52,11 @@ extension ControlService {
   ) async throws(RPCFailure) -> JSONValue {
     let origin = try arguments.text("origin") ?? ""
     let recreate = try arguments.flag("recreate")
+    let noDependencies = try arguments.flag("no_deps")
     let changes: [AppID: AppliedChange]
     do throws(OperationFailure) {
       changes = try await supervisor.apply(
-        checked.filter { !$0.policy.template }, origin: origin, recreate: recreate)
+        checked.filter { !$0.policy.template }, origin: origin, recreate: recreate, noDependencies: noDependencies)
     } catch { throw RPCFailure(error) }
     let orphans = await supervisor.orphans(of: origin, keeping: present)
     if try arguments.flag("remove_orphans"), !orphans.isEmpty {

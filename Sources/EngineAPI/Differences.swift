@@ -67,6 +67,7 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.tmpfs[index].gid = nil
       spec.host.tmpfs[index].ownedByUser = true
     }
+    if spec.host.readonlyRoot { holdBackTmpfs(&spec.host) }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {
       // It knows only the size; blocking is its only mode.
@@ -74,6 +75,19 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.log?.options = size.map { ["max-size": $0] } ?? [:]
     }
     return spec
+  }
+
+  /// With a read-only root podman adds writable memory without a limit at three places unasked; named here, they are the image's
+  /// own content, read-only.
+  private func holdBackTmpfs(_ host: inout HostSpec) {
+    for target in ["/run", "/tmp", "/var/tmp"]
+    where !host.tmpfs.contains(where: { $0.target == target }) && !host.mounts.contains(where: { $0.target == target })
+    {
+      var copy = TmpfsSpec(target)
+      copy.isReadOnlyCopy = true
+      copy.size = 4 << 20
+      host.tmpfs.append(copy)
+    }
   }
 
   /// What `adapted` cannot say to this Engine and the caller must check on the running container, or live without; for people.

@@ -14,6 +14,20 @@ extension MountTable {
         try inspect(path)
       }
     }
+    try inspectRoot()
+  }
+
+  /// A root file system shows an app all that lies in it, so it may not hold what a mount may not show. One beside the instance's
+  /// policies is fine. Where there is none, whoever launches says so.
+  private func inspectRoot() throws(MountProblem) {
+    guard let rootfs, let real = try? Place.resolve(rootfs) else { return }
+    guard real != "/" else { throw .forbiddenSource(rootfs, because: "it is the whole host") }
+    for place in forbidden {
+      let isIn = Self.isInside(real, place.path) && place.path != layout.config
+      if real == place.path || isIn || Self.isInside(place.path, real) {
+        throw .forbiddenSource(rootfs, because: place.because)
+      }
+    }
   }
 
   /// `path` is `state/volumes/NAME` or `state/apps/ID/data`: the first part is ours alone, so it is opened as it is.
@@ -33,7 +47,7 @@ extension MountTable {
     let next = try folder.folder(name, making: 0o700)
     guard steps.count == 1 else { return try makeSteps(next, steps.dropFirst(), mode, owner) }
     // One that holds data keeps its owner: its files would not follow.
-    guard try next.names().isEmpty else { return }
+    guard try next.isEmpty() else { return }
     let path = next.path
     try next.withRaw { (raw) throws(SystemFault) in
       let uid = owner ?? 0
@@ -45,11 +59,17 @@ extension MountTable {
   private func inspect(_ path: String) throws(MountProblem) {
     do throws(SystemFault) {
       let place = try Place.open(path, [.noLinks, .noMagicLinks])
-      let identity = try Self.identity(place, path)
+      let (identity, kind) = try Self.identity(place, path)
+      if kind == S_IFSOCK {
+        throw SystemFault(call: forbiddenCall, subject: "a socket gives what listens on it", code: EPERM)
+      }
+      if kind == S_IFBLK || kind == S_IFCHR {
+        throw SystemFault(call: forbiddenCall, subject: "it is a device", code: EPERM)
+      }
       for forbidden in forbidden {
         // Best effort: a path that is not there cannot be what was opened. Links count here: /var/run leads to /run.
         guard let other = try? Place.open(forbidden.path, []) else { continue }
-        if try Self.identity(other, forbidden.path) == identity {
+        if try Self.identity(other, forbidden.path).identity == identity {
           throw SystemFault(call: forbiddenCall, subject: forbidden.because, code: EPERM)
         }
       }
@@ -70,11 +90,13 @@ extension MountTable {
     var inode: UInt64
   }
 
-  private static func identity(_ place: borrowing Descriptor, _ path: String) throws(SystemFault) -> Identity {
+  private static func identity(_ place: borrowing Descriptor, _ path: String) throws(SystemFault) -> (
+    identity: Identity, kind: mode_t
+  ) {
     var status = stat()
     try place.withRaw { (raw) throws(SystemFault) in
       _ = try check("stat", path) { fstat(raw, &status) }
     }
-    return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+    return (Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)), status.st_mode & S_IFMT)
   }
 }

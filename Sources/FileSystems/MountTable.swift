@@ -70,6 +70,8 @@ package struct MountTable: Sendable, Equatable {
   package var entries: [Entry]
   let layout: InstanceLayout
   let forbidden: [Forbidden]
+  /// A native app's own root file system, looked at like a source.
+  let rootfs: String?
 
   /// A host path no app may reach by a mount.
   struct Forbidden: Sendable, Equatable {
@@ -83,6 +85,7 @@ package struct MountTable: Sendable, Equatable {
   ) throws(MountProblem) {
     self.layout = layout
     forbidden = Self.forbidden(layout, engineSockets)
+    rootfs = policy.runtime == .container ? nil : policy.rootfs
     entries = []
     let owner = Self.owner(policy, uidBase)
     for mount in policy.mounts {
@@ -200,7 +203,8 @@ package struct MountTable: Sendable, Equatable {
   private static func forbidden(_ layout: InstanceLayout, _ engineSockets: [String]) -> [Forbidden] {
     var places = engineSockets.map { Forbidden(path: $0, because: "who has the engine's socket has the host") }
     let wellKnown = [
-      "docker.sock", "podman", "containerd", "crio", "dbus/system_bus_socket", "systemd/private",
+      "docker.sock", "docker", "podman", "containerd", "crio", "buildkit", "libvirt", "dbus/system_bus_socket",
+      "systemd/private",
     ]
     for name in wellKnown {
       for run in ["/run", "/var/run"] {

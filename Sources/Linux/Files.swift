@@ -94,6 +94,11 @@ package struct Folder: ~Copyable, Sendable {
     }
   }
 
+  /// Whether there is nothing in this folder. Looks at no more than one name, however many there are.
+  package borrowing func isEmpty() throws(SystemFault) -> Bool {
+    try descriptor.withRaw { (raw) throws(SystemFault) in try FolderEntries.first(of: raw, path, most: 1).isEmpty }
+  }
+
   /// The names in this folder but `.` and `..`, sorted.
   package borrowing func names() throws(SystemFault) -> [String] {
     let path = path

@@ -66,6 +66,12 @@ extension Place {
     Descriptor(owning: try check("open", "/dev/null") { Glibc.open("/dev/null", O_RDWR | O_CLOEXEC) })
   }
 
+  /// The inode of what is at a path itself, to tell later whether it is still the same; nil if nothing is there.
+  package static func identity(_ path: String) -> UInt64? {
+    var status = stat()
+    return lstat(path, &status) == 0 ? UInt64(status.st_ino) : nil
+  }
+
   /// The path with no link in it.
   package static func resolve(_ path: String) throws(SystemFault) -> String {
     guard let resolved = realpath(path, nil) else { throw SystemFault(call: "realpath", subject: path, code: ENOENT) }

@@ -1,34 +1,102 @@
+internal import CLinux
 internal import Glibc
 
-/// Whole folders whose content belongs to others: nothing is resolved twice and no link is followed.
+/// Whole folders whose content belongs to others: nothing is resolved twice and no link is followed. Names are bytes: those of an
+/// app need not be text.
 package enum Tree {
-  /// Removes `parent/name` below `root` with all it holds; false if it is not there.
+  /// Removes `parent/name` below `root` with all it holds, however many, however deep; false if it is not there.
   package static func remove(_ parent: String, _ name: String, in root: String) throws(SystemFault) -> Bool {
-    let top = try Folder(opening: root)
-    do throws(SystemFault) {
-      let folder = try top.folder(parent)
-      try empty(try folder.folder(name), depth: 0)
-      try folder.withRaw { (raw) throws(SystemFault) in
-        try check("rmdir", "\(folder.path)/\(name)") { unlinkat(raw, name, AT_REMOVEDIR) }
-      }
-      return true
-    } catch  where error.code == ENOENT {
+    let folder: Folder
+    let path = "\(root)/\(parent)/\(name)"
+    do throws(SystemFault) { folder = try Folder(opening: root).folder(parent) } catch  where error.code == ENOENT {
       return false
+    }
+    return try folder.withRaw { (raw) throws(SystemFault) in
+      let top: Descriptor
+      do throws(SystemFault) { top = try open(Array(name.utf8CString), in: raw, path) } catch
+        where error.code == ENOENT
+      {
+        return false
+      }
+      var removal = Removal(top: top.withRaw { $0 }, path: path)
+      try top.withRaw { (raw) throws(SystemFault) in try removal.empty(raw, depth: 0) }
+      try check("rmdir", path) { unlinkat(raw, name, AT_REMOVEDIR) }
+      return true
     }
   }
 
-  private static func empty(_ folder: borrowing Folder, depth: Int) throws(SystemFault) {
-    // Deeper than any honest tree; descriptors are held on the way down.
-    guard depth < 512 else { throw SystemFault(call: "open", subject: folder.path, code: ELOOP) }
-    for name in try folder.names() {
-      let path = "\(folder.path)/\(name)"
+  fileprivate static func open(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor {
+    Descriptor(
+      owning: try check("open", path) { openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) })
+  }
+}
+
+/// One removal. What lies too deep is moved up first, so that neither descriptors nor the stack run out.
+private struct Removal {
+  private static let deepest = 32
+  private static let batch = 1024
+  let top: Int32
+  /// For messages.
+  let path: String
+  private var moved: UInt64 = 0
+
+  init(top: Int32, path: String) {
+    self.top = top
+    self.path = path
+  }
+
+  mutating func empty(_ folder: Int32, depth: Int) throws(SystemFault) {
+    while true {
+      let names = try FolderEntries.first(of: folder, path, most: Self.batch)
+      if names.isEmpty { return }
+      for name in names { try remove(name, in: folder, depth) }
+    }
+  }
+
+  private mutating func remove(_ name: [CChar], in folder: Int32, _ depth: Int) throws(SystemFault) {
+    do throws(SystemFault) {
+      try check("unlink", path) { unlinkat(folder, name, 0) }
+      return
+    } catch  where error.code == EISDIR || error.code == EPERM {} catch  where error.code == ENOENT { return }
+    if depth >= Self.deepest { return try moveUp(name, from: folder) }
+    let inner = try Tree.open(name, in: folder, path)
+    try inner.withRaw { (raw) throws(SystemFault) in try empty(raw, depth: depth + 1) }
+    try check("rmdir", path) { unlinkat(folder, name, AT_REMOVEDIR) }
+  }
+
+  /// To the top, under a name that nothing there has; the top is emptied until nothing is left in it.
+  private mutating func moveUp(_ name: [CChar], from folder: Int32) throws(SystemFault) {
+    while true {
+      moved += 1
+      let new = ".removed-\(moved)"
       do throws(SystemFault) {
-        try folder.withRaw { (raw) throws(SystemFault) in try check("unlink", path) { unlinkat(raw, name, 0) } }
-      } catch  where error.code == EISDIR || error.code == EPERM {
-        try empty(try folder.folder(name), depth: depth + 1)
-        try folder.withRaw { (raw) throws(SystemFault) in try check("rmdir", path) { unlinkat(raw, name, AT_REMOVEDIR) }
+        _ = try checkShim("rename", path) { cl_rename_new(folder, name, top, new) }
+        return
+      } catch  where error.code == EEXIST {}
+    }
+  }
+}
+
+/// Names in a folder as the kernel gives them.
+enum FolderEntries {
+  /// The first so many, with their final NUL, without `.` and `..`.
+  static func first(of folder: Int32, _ path: String, most: Int) throws(SystemFault) -> [[CChar]] {
+    let copy = try check("open", path) { openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    guard let stream = fdopendir(copy) else {
+      close(copy)
+      throw SystemFault(call: "fdopendir", subject: path, code: ENOMEM)
+    }
+    defer { closedir(stream) }
+    var names: [[CChar]] = []
+    while names.count < most, let entry = readdir(stream) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+        pointer.withMemoryRebound(to: CChar.self, capacity: 256) {
+          Array(UnsafeBufferPointer(start: $0, count: strlen($0) + 1))
         }
       }
+      let text = name.map { UInt8(bitPattern: $0) }
+      if text != [46, 0], text != [46, 46, 0] { names.append(name) }
     }
+    return names
   }
 }

@@ -75,7 +75,6 @@ private let backoffForm = Form.object([
   if backoff.maximumDelay < backoff.delay {
     draft.findings.error(node["max_delay"] ?? node, "max_delay is shorter than delay")
   }
-  if backoff.delay < .milliseconds(10) { draft.findings.error(node["delay"] ?? node, "delay is at least 10ms") }
   if backoff.window == .zero { draft.findings.error(node["window"] ?? node, "window cannot be 0") }
   draft.policy.backoff = backoff
 }

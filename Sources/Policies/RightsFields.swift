@@ -80,12 +80,13 @@ private let capability = Form.checked(said: "a capability such as NET_BIND_SERVI
       if !isPrivileged { draft.findings.error(item, "\(text.quoted) needs sandbox: privileged") }
       draft.policy.securityOptions.append("\(key)=\(value)")
     case ("seccomp", _) where isPath(value):
-      draft.policy.securityOptions.append("seccomp=\(absolutePath(value, in: draft.policy.baseFolder))")
+      draft.findings.error(
+        item, "a filter of one's own is not supported yet", hint: "leave it out: our own filter is always in force")
     case ("apparmor", _) where isPath(value): draft.policy.securityOptions.append("apparmor=\(value)")
     default:
       draft.findings.error(
         item, "\(text.quoted) is not a security option that is supported",
-        hint: "seccomp=PROFILE, apparmor=NAME and no-new-privileges:true are")
+        hint: "apparmor=NAME and no-new-privileges:true are")
     }
   }
 }

@@ -27,7 +27,7 @@ extension NativeHost {
       socket = SharedDescriptor(
         try UnixSocket.connect("\(Self.sockets(layout))/\(Self.runName(instance)).sock", kind: .packets))
     } catch  where error.code == ENOENT || error.code == ECONNREFUSED {
-      return leftover(instance, run, staleSocket: error.code == ECONNREFUSED)
+      return await leftover(instance, run, staleSocket: error.code == ECONNREFUSED)
     } catch { throw HostFailure(.failed, "the shim of \(instance.app) could not be reached: \(error)") }
     runs[instance] = run
     run.isStarted = true
@@ -41,15 +41,18 @@ extension NativeHost {
     case .ended(let outcome):
       run.isEndKnown = true
       return .ended(Self.report(outcome))
+    case .preparing where run.connection?.isClosed == false:
+      // We came before it saw that the daemon that created it is gone: it waits for our `go` as well as for that one's.
+      run.isStarted = false
+      return .created
     case .preparing:
-      // It was about to leave, because the daemon that created it did; or it is not the one we know.
-      run.connection?.close()
+      // It left because the daemon that created it did; or it is not the one we know.
       runs[instance] = nil
-      return leftover(instance, run, staleSocket: false)
+      return await leftover(instance, run, staleSocket: false)
     }
   }
 
-  /// The shim's state once it is past preparing; still `preparing` if it went away or took too long.
+  /// What the shim answers; `preparing` with a closed connection if it went away or took too long.
   private func settled(_ run: Run) async -> RunState {
     let deadline = Task {
       try await Task.sleep(for: Self.patience)
@@ -57,14 +60,15 @@ extension NativeHost {
       wake(run)
     }
     defer { deadline.cancel() }
-    while true {
-      let state = await withCheckedContinuation { run.waiting.append($0) }
-      guard case .preparing = state, run.connection?.isClosed == false else { return state }
-    }
+    return await withCheckedContinuation { run.waiting.append($0) }
   }
 
-  private func leftover(_ instance: Instance, _ run: Run, staleSocket: Bool) -> Adoption {
+  private func leftover(_ instance: Instance, _ run: Run, staleSocket: Bool) async -> Adoption {
     if let outcome = record(instance) { return .ended(Self.report(outcome)) }
+    // A shim that never got its `go` may be about to take its sandbox down.
+    for _ in 0..<100 where !staleSocket && (try? run.group.isPopulated) == true {
+      try? await Task.sleep(for: .milliseconds(10))
+    }
     if (try? run.group.isPopulated) == true || (staleSocket && run.group.exists) {
       // Nobody keeps its output or would see its end. Best effort: remove tries again, and says what is left.
       try? run.group.kill()

@@ -8,7 +8,7 @@ internal import Scheduling
 enum Attestation {
   /// Names of layers; what is not among them is a limit.
   static let layers: Set<String> = [
-    "user namespace", "namespaces", "ids", "capabilities", "no-new-privileges", "cgroup",
+    "user namespace", "namespaces", "ids", "capabilities", "no-new-privileges", "cgroup", "read-only root",
   ]
 
   /// Every layer and limit as asked and as in force, from `/proc/PID` and the cgroup's files.
@@ -17,10 +17,7 @@ enum Attestation {
     var reports = layers(facts, launch, group)
     reports.append(LayerReport(name: "landlock", asked: nil, effective: nil, status: .notBuilt))
     reports.append(LayerReport(name: "seccomp", asked: nil, effective: nil, status: .notBuilt))
-    reports.append(
-      LayerReport(
-        name: "read-only root", asked: policy.readOnlyRoot ? "yes" : nil, effective: policy.readOnlyRoot ? "yes" : "no",
-        status: policy.readOnlyRoot ? .enforced : .notAsked))
+    if let root = root(facts, asked: policy.readOnlyRoot) { reports.append(root) }
     return reports + group.readBack(policy.limits, share: CPUShare(policy))
   }
 
@@ -43,6 +40,18 @@ enum Attestation {
     reports += namespaces(process, expected.namespaces)
     reports.append(membership(process, launch, group))
     return merge(reports)
+  }
+
+  /// Whether the mount that the app sees as `/` is read-only, by the kernel's list; nil: the process is gone.
+  private static func root(_ facts: RunningFacts, asked: Bool) -> LayerReport? {
+    guard let mounts = try? File.text("/proc/\(facts.pid)/mountinfo") else { return nil }
+    let fields = mounts.split(separator: "\n").map { $0.split(separator: " ") }
+    guard let top = fields.last(where: { $0.count > 5 && $0[4] == "/" }) else { return nil }
+    let readOnly = top[5].split(separator: ",").contains("ro")
+    return LayerReport(
+      name: "read-only root", asked: asked ? "yes" : nil, effective: readOnly ? "yes" : "no",
+      status: asked ? (readOnly ? .enforced : .missing) : .notAsked,
+      note: asked && !readOnly ? "the root can be written" : nil)
   }
 
   /// A namespace of the app's own shows another inode than ours.

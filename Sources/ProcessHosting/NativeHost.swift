@@ -18,6 +18,7 @@ package actor NativeHost: AppHost {
   let layout: InstanceLayout
   let hierarchy: CgroupHierarchy
   private let shimPath: String
+  private let engineSockets: [String]
   private let loop: EventLoop
   /// Reads logs, apart from all else.
   let readerLoop: EventLoop
@@ -47,8 +48,12 @@ package actor NativeHost: AppHost {
     }
   }
 
-  /// `shimPath` is the program supervisor-shim. Makes the instance's folders for sockets, outcomes and logs.
-  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String) throws(SystemFault) {
+  /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`. Makes the instance's folders for sockets,
+  /// outcomes and logs.
+  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, engineSockets: [String] = [])
+    throws(SystemFault)
+  {
+    self.engineSockets = engineSockets
     self.layout = layout
     self.hierarchy = hierarchy
     self.shimPath = shimPath
@@ -96,7 +101,7 @@ package actor NativeHost: AppHost {
       case .notAFile, .notExecutable, .badRoot, .escapes: throw HostFailure(.refused, error.description)
       }
     }
-    do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0) } catch {
+    do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0, engineSockets: engineSockets) } catch {
       throw HostFailure(.refused, error.description)
     }
     let shortfalls = group(policy.id).unsupported(policy.limits)
@@ -167,7 +172,7 @@ package actor NativeHost: AppHost {
     let policy = launch.policy
     let table: MountTable
     do throws(MountProblem) {
-      table = try MountTable(policy, layout, uidBase: launch.uidBase)
+      table = try MountTable(policy, layout, uidBase: launch.uidBase, engineSockets: engineSockets)
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
     var membership = LaunchPlan.Membership()
@@ -362,85 +367,9 @@ package actor NativeHost: AppHost {
     }
   }
 
-  // MARK: Signals, kill, pause
-
-  package func signal(_ instance: Instance, _ number: Int32) async throws(HostFailure) {
-    let code = await withCheckedContinuation { answer in
-      guard let connection = runs[instance]?.connection else { return answer.resume(returning: Int32?.none) }
-      connection.signal(number, answer)
-    }
-    guard let code else { throw HostFailure(.missing, "\(instance.app) is not running") }
-    switch code {
-    case 0: return
-    case ESRCH: throw HostFailure(.missing, "\(instance.app) is not running")
-    default: throw HostFailure(.failed, "signal \(number): \(SystemFault.text(of: code))")
-    }
-  }
-
-  package func kill(_ instance: Instance) async throws(HostFailure) {
-    do throws(SystemFault) { try group(instance.app).kill() } catch  where error.code == ENOENT {
-      return
-    } catch { throw HostFailure(.failed, "\(instance.app) could not be killed: \(error)") }
-  }
-
-  package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
-    do throws(SystemFault) { try group(instance.app).setFrozen(paused) } catch {
-      throw HostFailure(.failed, "\(instance.app) could not be \(paused ? "paused" : "unpaused"): \(error)")
-    }
-  }
-
-  // MARK: Remove
-
-  package func remove(_ instance: Instance) async throws(HostFailure) {
-    let group = group(instance.app)
-    if let run = runs[instance] {
-      _ = run.connection?.send(.acknowledge)
-      run.isEndKnown = true
-      endReaders(run)
-      run.connection?.close()
-    }
-    // A group belongs to the app, not to one generation of it: a later one's must not be touched.
-    if !runs.contains(where: { $0.key.app == instance.app && $0.key != instance }) {
-      try await clear(group, instance.app)
-    }
-    runs[instance] = nil
-    let name = Self.runName(instance)
-    do throws(SystemFault) {
-      try Folder(opening: Self.sockets(layout)).remove("\(name).sock")
-      try Folder(opening: Self.outcomes(layout)).remove(name)
-    } catch { throw HostFailure(.failed, "what \(instance.app) left could not be removed: \(error)") }
-  }
-
-  private func clear(_ group: AppCgroup, _ app: AppID) async throws(HostFailure) {
-    for attempt in 0..<200 {
-      do throws(SystemFault) {
-        if try group.isPopulated { try group.kill() } else if try group.remove() { return }
-      } catch { throw HostFailure(.failed, "the cgroup of \(app) could not be removed: \(error)") }
-      // A killed process leaves its group a moment after its end. Cancelled: the caller repeats.
-      try? await Task.sleep(for: .milliseconds(attempt < 20 ? 1 : 10))
-    }
-    throw HostFailure(.failed, "processes of \(app) are still there after they were killed")
-  }
-
   private func discard(_ run: Run) {
     run.connection?.close()
     // Best effort: an empty group left over is made use of by the next launch.
     _ = try? run.group.remove()
-  }
-
-  // MARK: Usage and layers
-
-  package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
-    let group = group(instance.app)
-    guard group.exists else { throw HostFailure(.missing, "\(instance.app) is not there") }
-    return group.usage()
-  }
-
-  package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
-    guard let run = runs[instance] else { throw HostFailure(.missing, "\(instance.app) is not there") }
-    guard case .running(let facts) = run.state else {
-      return run.group.readBack(launch.policy.limits, share: CPUShare(launch.policy))
-    }
-    return Attestation.check(facts, launch, run.group)
   }
 }

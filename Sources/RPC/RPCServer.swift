@@ -61,6 +61,7 @@ package actor RPCServer {
   private let loop: EventLoop
   private let listener: SharedDescriptor
   private let service: any RPCService
+  private let admits: @Sendable (PeerCredentials) -> Bool
   private var connections: [UInt64: Connection] = [:]
   private var nextConnection: UInt64 = 1
   private var accepting = false
@@ -69,8 +70,12 @@ package actor RPCServer {
 
   package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-  /// Serves `listener` once `start` is called.
-  package init(loop: EventLoop, listener: consuming Descriptor, service: any RPCService) {
+  /// Serves `listener` once `start` is called. A peer that `admits` refuses is closed before anything of it is read.
+  package init(
+    loop: EventLoop, listener: consuming Descriptor, service: any RPCService,
+    admits: @escaping @Sendable (PeerCredentials) -> Bool = { _ in true }
+  ) {
+    self.admits = admits
     self.loop = loop
     self.listener = SharedDescriptor(listener)
     self.service = service
@@ -137,6 +142,7 @@ package actor RPCServer {
 
   private func admit(_ socket: consuming Descriptor) throws(SystemFault) {
     let peer = try socket.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
+    guard admits(peer) else { return }
     let id = nextConnection
     nextConnection += 1
     let connection = Connection(socket: socket, peer: peer)

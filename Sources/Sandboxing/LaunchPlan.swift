@@ -87,8 +87,8 @@ package struct LaunchPlan: Sendable, Equatable {
       case folder(mode: UInt32)
       case link(to: String)
       case file(mode: UInt32, bytes: [UInt8])
-      /// What lies at a host path; `folder` says what the place it is hung on must be. `follow`: a link at the end of the path
-      /// is followed (to a program or a system file), else refused.
+      /// What lies at a host path; `folder` says what the place it is hung on must be. `follow`: links on the way are followed
+      /// (to what is the system's), else refused.
       case bind(source: String, rules: MountRules, folder: Bool, follow: Bool)
       /// A file system in memory; `owner` is a uid and gid inside.
       case memory(size: UInt64, mode: UInt32, owner: UInt32, rules: MountRules)

@@ -39,7 +39,10 @@ package struct LogRecord: Sendable, Equatable {
     func number(_ start: Int, _ width: Int) -> UInt64 {
       bytes.dropFirst(start).prefix(width).reversed().reduce(0) { $0 << 8 | UInt64($1) }
     }
-    guard number(29, 3) == 0, let stream = Stream(rawValue: UInt8(number(28, 1))) else { return nil }
+    // An offset no file has would overflow where it is used.
+    guard number(29, 3) == 0, number(8, 8) <= 1 << 62, let stream = Stream(rawValue: UInt8(number(28, 1))) else {
+      return nil
+    }
     self.init(
       time: Int64(bitPattern: number(0, 8)), offset: number(8, 8), run: number(16, 8), length: UInt32(number(24, 4)),
       stream: stream)

@@ -122,7 +122,7 @@ struct RootBuilder {
   mutating func addProgram(_ inside: String, source: String) {
     let path = String(inside.dropFirst())
     addParents(path)
-    add(path, .bind(source: source, rules: Self.system, folder: false, follow: true))
+    add(path, .bind(source: source, rules: Self.system, folder: false, follow: false))
   }
 
   mutating func addFolder(_ path: String, mode: UInt32 = 0o755) {

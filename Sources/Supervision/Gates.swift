@@ -21,7 +21,7 @@ extension Supervisor {
         Closed(reason: "the \(record.runtime) engine does not answer: \(trouble[record.runtime] ?? "not asked yet")"))
     }
     guard setup.hosts[record.runtime] != nil else { return .failure(Closed(reason: noHost(record))) }
-    for dependency in record.policy.dependencies {
+    for dependency in record.policy.dependencies where !record.ignoresDependencies {
       if let reason = blocked(by: dependency) { return .failure(Closed(reason: reason)) }
     }
     return admission(record)

@@ -393,7 +393,8 @@ package struct Life: Sendable, Equatable {
     }
     recentRestarts.append(now)
     restarts += 1
-    var delay = rules.delay.seconds
+    // The first restart may be at once; a loop never is.
+    var delay = delays == 0 ? rules.delay.seconds : max(rules.delay.seconds, 0.01)
     for _ in 0..<min(delays, 64) { delay = min(delay * max(1, rules.multiplier), rules.maximumDelay.seconds) }
     delays += 1
     delay = max(0, delay * (1 + rules.jitter * (2 * chance - 1)))

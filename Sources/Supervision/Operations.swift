@@ -24,11 +24,11 @@ extension Supervisor {
 
   // MARK: Up
 
-  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything changes:
-  /// if that fails, everything stays as it was.
-  package func apply(_ checked: [CheckedApp], origin: String, recreate: Bool = false) async throws(OperationFailure)
-    -> [AppID: AppliedChange]
-  {
+  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything
+  /// changes: if that fails, everything stays as it was.
+  package func apply(
+    _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false
+  ) async throws(OperationFailure) -> [AppID: AppliedChange] {
     var rows: [StoredApp] = []
     var changes: [AppID: AppliedChange] = [:]
     var newSlots: [AppID] = []
@@ -51,19 +51,46 @@ extension Supervisor {
           want: .running, generation: (old?.stored.generation ?? 0) + (anew ? 1 : 0), uidSlot: slot,
           artifact: same ? old?.stored.artifact ?? "" : ""))
     }
-    do throws(StorageFailure) { try await setup.store.commit(rows.map { .putApp($0) }, durable: true) } catch {
+    let needed = noDependencies ? [] : stoppedDependencies(of: checked)
+    do throws(StorageFailure) {
+      try await setup.store.commit((rows + needed).map { .putApp($0) }, durable: true)
+    } catch {
       for id in newSlots where apps[id] == nil { slots[id] = nil }
       throw .storage(error)
     }
     // All are known before the first is woken: each finds what it depends on.
-    for (row, app) in zip(rows, checked) { take(row, app.policy) }
+    for (row, app) in zip(rows, checked) {
+      take(row, app.policy)
+      apps[row.id]?.ignoresDependencies = noDependencies
+    }
     together {
+      for row in needed {
+        apps[row.id]?.stored.want = .running
+        send(.want(.running), to: row.id)
+      }
       for row in rows {
         if changes[row.id] == .replaced { send(.replace, to: row.id) }
         send(.want(.running), to: row.id)
       }
     }
     return changes
+  }
+
+  /// Apps that are loaded, stopped, and needed by these, directly or through others: wanted running from now on.
+  private func stoppedDependencies(of checked: [CheckedApp]) -> [StoredApp] {
+    var found: [AppID: StoredApp] = [:]
+    var open = checked.flatMap(\.policy.dependencies).map(\.app)
+    let given = Set(checked.map(\.policy.id))
+    while let id = open.popLast() {
+      guard !given.contains(id), found[id] == nil, let record = apps[id], record.stored.want != .running else {
+        continue
+      }
+      var row = record.stored
+      row.want = .running
+      found[id] = row
+      open += record.policy.dependencies.map(\.app)
+    }
+    return found.values.sorted { $0.id < $1.id }
   }
 
   /// Whether wanting it to run asks for another run. One that could not be looked for yet may be running.

@@ -43,6 +43,8 @@ struct AppRecord {
   /// The engine that has its instance, if that is not the one this daemon uses.
   var elsewhere: String?
   var savedRest: StoredRest?
+  /// `up --no-deps`: it starts whether or not what it depends on runs.
+  var ignoresDependencies = false
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }

@@ -41,6 +41,7 @@ struct Composition {
     let configuration = readConfiguration(folders)
     do {
       try refuseEmptied(folders)
+      try keepToOurselves("state.db", in: Folder(opening: folders.state))
       let store = try Store(path: "\(folders.state)/state.db")
       var snapshot = try await store.load()
       let id = try await identity(store, &snapshot)
@@ -77,9 +78,11 @@ struct Composition {
       let folder = try Folder(opening: folders.run)
       let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
       let server = RPCServer(
-        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts))
+        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
+        admits: { facts.operators.contains($0.uid) })
       return Composition(
-        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules, log: log, end: end,
+        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules,
+        log: log, end: end,
         requestEnd: requestEnd,
         loop: loop)
     } catch let failure as StorageFailure {
@@ -96,6 +99,15 @@ struct Composition {
     // best effort: what cannot be read for another reason is told when it is opened.
     guard (try? File.tail(path, 1))?.isEmpty ?? !File.exists(path) else { return }
     throw StorageFailure.damaged(path: path, why: "it is empty or gone, though apps have run here")
+  }
+
+  /// Nobody else may read what apps are given in their environment. A new database's companions take their mode from it.
+  private static func keepToOurselves(_ database: String, in folder: borrowing Folder) throws(SystemFault) {
+    for name in ["", "-wal", "-shm"].map({ database + $0 })
+    where name == database || File.exists("\(folder.path)/\(name)") {
+      let file = try folder.open(name, O_RDWR | O_CREAT, mode: 0o600)
+      try file.withRaw { (raw) throws(SystemFault) in _ = try check("chmod", name) { fchmod(raw, 0o600) } }
+    }
   }
 
   private static func rootText(_ place: InstancePlace, _ folders: InstancePlace.Folders) -> String {
@@ -139,7 +151,9 @@ struct Composition {
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
-    hosts[.native] = try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"))
+    hosts[.native] = try NativeHost(
+      layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
+      engineSockets: endpoint.map { [$0.socket] } ?? [])
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
     settings.uidRangeBase = configuration.uidRange.base
@@ -174,6 +188,16 @@ struct Composition {
       group.cancelAll()
     }
     await store.close()
+    removeEmptyGroups()
+  }
+
+  /// The instance's groups would outlast an instance without apps; those that hold apps or shims cannot be removed.
+  private func removeEmptyGroups() {
+    // best effort: an empty group costs next to nothing.
+    guard let hierarchy = try? CgroupHierarchy.detect() else { return }
+    // best effort: as above; a shim may need a moment to be gone.
+    _ = try? AppCgroup.shims(hierarchy, parent: layout.cgroupParent).remove(within: .milliseconds(200))
+    AppCgroup.removeParent(hierarchy, parent: layout.cgroupParent)
   }
 
   /// SIGTERM and SIGINT end the daemon.

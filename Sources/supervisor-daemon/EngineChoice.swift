@@ -1,5 +1,6 @@
 internal import EngineAPI
 internal import Linux
+internal import Model
 
 /// Which engine this daemon uses (cli.md, "Engine choice").
 struct EngineChoice {

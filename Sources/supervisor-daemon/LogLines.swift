@@ -46,16 +46,21 @@ struct LogLines: LogHandler {
       "\(1900 + parts.tm_year)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
   }
 
-  /// A value on one line, quoted if it has spaces, with nothing a terminal would act on.
+  /// A value on one line, quoted if it could be taken for several, with nothing a terminal would act on.
   private static func plain(_ text: String) -> String {
     var safe = ""
+    var needsQuotes = text.isEmpty
     for scalar in text.unicodeScalars.prefix(2000) {
-      if scalar.value < 0x20 || scalar.value == 0x7F || (0x80..<0xA0).contains(scalar.value) {
+      switch scalar.properties.generalCategory {
+      // Format: what turns the direction of text, or has no width.
+      case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .surrogate, .unassigned:
         safe += "\\u{\(String(scalar.value, radix: 16))}"
-      } else {
+      default:
+        if scalar == " " || scalar == "=" || scalar == "\"" { needsQuotes = true }
+        if scalar == "\"" || scalar == "\\" { safe += "\\" }
         safe.unicodeScalars.append(scalar)
       }
     }
-    return safe.contains(" ") ? "\"\(safe)\"" : safe
+    return needsQuotes ? "\"\(safe)\"" : safe
   }
 }

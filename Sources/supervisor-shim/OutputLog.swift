@@ -104,10 +104,11 @@ struct OutputLog: ~Copyable {
   }
 
   private mutating func keep(_ pipe: Int32, _ stream: LogRecord.Stream) throws(SystemFault) -> Int? {
-    if UInt64(size) >= maximumSize { try rotate() }
+    // Records count: an app that writes single bytes would else fill the disk with them.
+    if UInt64(size + indexSize) >= maximumSize { try rotate() }
     if unrecorded > 0 { try recordLoss() }
     var end = size
-    let room = min(Self.most, Int(maximumSize - UInt64(size)))
+    let room = max(1, min(Self.most, Int(clamping: maximumSize) - Int(size + indexSize)))
     let got = try log.withRaw { (raw) throws(SystemFault) in try Pipe.splice(pipe, raw, offset: &end, room) }
     guard let got, got > 0 else { return got }
     do throws(SystemFault) {

@@ -59,14 +59,10 @@ struct Sources {
     }
   }
 
-  /// Magic links are never followed (they lead out of any check by path), a link at the end only for the host's own files.
+  /// Magic links are never followed (they lead out of any check by path), other links only for the host's own files. Any step of
+  /// another path may lie in a folder that some app can write to, and have become a link since the daemon looked.
   private static func open(_ path: String, follow: Bool) throws(SystemFault) -> Descriptor {
-    if follow { return try Place.open(path, [.noMagicLinks]) }
-    guard let slash = path.lastIndex(of: "/"), path.count > 1 else { return try Place.open(path, [.noMagicLinks]) }
-    let parent = try Place.open(slash == path.startIndex ? "/" : String(path[..<slash]), [.noMagicLinks])
-    return try parent.withRaw { (raw) throws(SystemFault) in
-      try Place.open(String(path[path.index(after: slash)...]), in: raw, [.noMagicLinks, .noLinks])
-    }
+    try Place.open(path, follow ? [.noMagicLinks] : [.noMagicLinks, .noLinks])
   }
 }
 

@@ -67,8 +67,15 @@ final class Relay {
   // MARK: Connections
 
   private func accept(_ listener: Int32, _ target: UInt16) {
-    guard let arrived = try? UnixSocket.accept(listener) else { return }
-    let outer = arrived.release()
+    let outer: Int32
+    do throws(SystemFault) {
+      guard let arrived = try UnixSocket.accept(listener) else { return }
+      outer = arrived.release()
+    } catch {
+      // Out of descriptors: the rest waits in the backlog until a connection ends, instead of being reported for ever.
+      if count > 0 { setAccepting(false) }
+      return
+    }
     guard let connection = connect(outer, target) else {
       close(outer)
       return

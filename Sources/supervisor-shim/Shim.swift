@@ -15,6 +15,7 @@ final class Shim {
   private let plan: LaunchPlan
   private var connections: [SharedDescriptor]
   private var listener: SharedDescriptor?
+  private var socketFile: UInt64?
   private var state = RunState.preparing
   private var goAsked = false
   private var leaving = false
@@ -56,6 +57,13 @@ final class Shim {
       let socket = try UnixSocket.listen(
         Folder(opening: plan.places.sockets), "\(plan.runName).sock", mode: 0o600, kind: .packets, backlog: 8)
       listener = SharedDescriptor(socket)
+      socketFile = Place.identity("\(plan.places.sockets)/\(plan.runName).sock")
+    }
+    // A daemon that died before there was a socket has a successor that may have looked for one already, and would start this app
+    // again. From here on it finds us.
+    guard !isAlone else {
+      leaving = true
+      return
     }
     let sources = try Sources(plan)
     outOfMemoryBefore = outOfMemoryCount()
@@ -64,6 +72,13 @@ final class Shim {
     try step("cgroup") { () throws(SystemFault) in try child.awaitJoined() }
     try Admittance.admit(child.pid, plan)
     try step("handshake") { () throws(SystemFault) in try child.tell(ChildPacket.release) }
+  }
+
+  /// Whether the daemon that started us is gone, whatever it may have said before.
+  private var isAlone: Bool {
+    guard let daemon = connections.first else { return true }
+    var wait = pollfd(fd: daemon.withRaw { $0 }, events: 0, revents: 0)
+    return poll(&wait, 1, 0) > 0
   }
 
   /// Out of the daemon's group first: what happens to that must not reach an app. In v2 by going on as a child that is born in the
@@ -228,7 +243,8 @@ final class Shim {
       if stream == .output { child.output = nil } else { child.errors = nil }
     }
     if let dropped = log?.dropped, dropped > toldDropped {
-      if toldDropped == 0 || dropped - toldDropped > 1 << 20 {
+      // A few times in all: a daemon that stands still reads none of it, and must not make this process wait.
+      if toldDropped == 0 || dropped / 2 >= toldDropped {
         toldDropped = dropped
         tellAll(.outputLost(dropped))
       }
@@ -311,6 +327,9 @@ final class Shim {
 
   private func removeSocket() {
     listener = nil
+    // Another shim of the same run may have taken the place, if its daemon and ours were not the same.
+    let now = Place.identity("\(plan.places.sockets)/\(plan.runName).sock")
+    guard let socketFile, socketFile == now else { return }
     // Best effort: a stale socket refuses connections, which a daemon takes for what it is.
     try? Folder(opening: plan.places.sockets).remove("\(plan.runName).sock")
   }

@@ -112,17 +112,35 @@ struct Table {
   mutating func add(_ cells: [Cell]) { rows.append(cells) }
 
   func print() {
-    let widths = header.indices.map { column in
+    let wanted = header.indices.map { column in
       max(header[column].count, rows.map { $0[column].text.count }.max() ?? 0)
     }
+    let (widths, gap) = Self.fit(wanted, headers: header.map(\.count), columns: Output.columns())
     func line(_ cells: [Cell]) -> String {
-      cells.enumerated().map { place, cell in
-        let styled = cell.style?.on(cell.text) ?? cell.text
-        return place == cells.count - 1
-          ? styled : styled + String(repeating: " ", count: widths[place] - cell.text.count + 3)
+      let last = cells.lastIndex { !$0.text.isEmpty } ?? 0
+      return cells.prefix(last + 1).enumerated().map { place, cell in
+        let text = cell.text.count > widths[place] ? cell.text.prefix(widths[place] - 1) + "…" : cell.text
+        let styled = cell.style?.on(text) ?? text
+        return place == last ? styled : styled + String(repeating: " ", count: widths[place] - text.count + gap)
       }.joined()
     }
     Output.line(line(header.map { Cell($0, .bold) }))
     for row in rows { Output.line(line(row)) }
+  }
+
+  /// The columns' widths and the gap between them on a terminal of so many columns (0: no terminal, nothing is cut). The
+  /// widest give way first, never the first column and none below its header: a table too wide for that wraps.
+  static func fit(_ wanted: [Int], headers: [Int], columns: Int) -> (widths: [Int], gap: Int) {
+    let room = { (gap: Int) in columns - gap * (wanted.count - 1) }
+    if columns == 0 || wanted.reduce(0, +) <= room(3) { return (wanted, 3) }
+    var widths = wanted
+    var excess = widths.reduce(0, +) - room(2)
+    while excess > 0 {
+      let open = widths.indices.dropFirst().filter { widths[$0] > max(headers[$0], 8) }
+      guard let widest = open.max(by: { widths[$0] < widths[$1] }) else { return (widths, 2) }
+      widths[widest] -= 1
+      excess -= 1
+    }
+    return (widths, 2)
   }
 }

@@ -53,7 +53,23 @@ struct Failure: Error {
 }
 
 /// How a verb prints.
-enum Format: String, ExpressibleByArgument, CaseIterable { case table, json }
+enum Format: ExpressibleByArgument, Equatable {
+  case table, json
+  /// `ps` only: text with `{{.key}}` for each row's value, keys as in JSON.
+  case template(String)
+
+  init?(argument: String) {
+    switch argument {
+    case "table": self = .table
+    case "json": self = .json
+    default:
+      guard argument.contains("{{") else { return nil }
+      self = .template(argument)
+    }
+  }
+
+  var defaultValueDescription: String { "table" }
+}
 enum Ansi: String, ExpressibleByArgument, CaseIterable { case auto, always, never }
 
 /// What every verb takes.
@@ -67,17 +83,21 @@ struct Common: ParsableArguments {
   @Flag(help: "Your own instance (default for others).")
   var user = false
 
-  @Option(help: "How to print.")
+  @Option(help: ArgumentHelp("How to print: table, json, or for ps a text with {{.key}}.", valueName: "format"))
   var format: Format = .table
 
   @Option(help: "Colours: auto is on a terminal only; NO_COLOR turns them off.")
   var ansi: Ansi = .auto
+
+  /// Set by `ps` alone, which is the only verb with rows to fill in.
+  private var takesTemplate: Bool { CommandLine.arguments.contains("ps") }
 
   mutating func validate() throws {
     guard [system, user, root != nil].count(where: { $0 }) <= 1 else {
       throw ValidationError("--root, --system and --user exclude each other")
     }
     Output.json = format == .json
+    if case .template = format, !takesTemplate { throw ValidationError("only `ps` takes a template") }
     Output.choose(ansi)
   }
 }

@@ -1,8 +1,10 @@
+import Cgroups
 import EngineAPI
 import FileSystems
 import Glibc
 import Linux
 import Model
+import Synchronization
 import Testing
 
 @testable import ContainerHosting
@@ -35,7 +37,7 @@ struct PartTests {
     let root = String(cString: try #require(mkdtemp(&template)))
     defer { system("rm -rf '\(root)'") }
     var limits = Policy.LogLimits()
-    limits.maximumSize = Bytes(100)
+    limits.maximumSize = Bytes(500)
     limits.maximumFiles = 2
     let log = DrainedLog("\(root)/log", limits)
     func read() throws -> [String] {
@@ -100,6 +102,71 @@ struct PartTests {
       )
         == 0)
     #expect(throws: ContextProblem.self) { try BuildContext.archive("\(root)/in", keeping: "none") }
+  }
+
+  @Test("single bytes of output do not fill the disk with records of them")
+  func drip() throws {
+    var template = Array("/tmp/appsup-dl.XXXXXX".utf8CString)
+    let root = String(cString: try #require(mkdtemp(&template)))
+    defer { system("rm -rf '\(root)'") }
+    var limits = Policy.LogLimits()
+    limits.maximumSize = Bytes(4096)
+    limits.maximumFiles = 2
+    let log = DrainedLog("\(root)/log", limits)
+    for _ in 0..<20 { try log.append(Array(repeating: chunk("x"), count: 50), run: 1) }
+    let folder = try Folder(opening: "\(root)/log")
+    let size = try folder.names().reduce(0) { try $0 + folder.read($1).count }
+    #expect(size <= 2 * (4096 + 33), "\(size)")
+  }
+
+  @Test("a folder of a build that has become a link since it was listed is not followed")
+  func swapped() async throws {
+    var template = Array("/tmp/appsup-tar.XXXXXX".utf8CString)
+    let root = String(cString: try #require(mkdtemp(&template)))
+    defer { system("rm -rf '\(root)'") }
+    #expect(
+      system(
+        "cd \(root) && mkdir -p in/sub out && echo FROM > in/Dockerfile && echo x > in/sub/file && echo host > out/file"
+      )
+        == 0)
+    let stream = try BuildContext.archive("\(root)/in", keeping: "Dockerfile")
+    #expect(system("cd \(root)/in && mv sub old && ln -s ../out sub") == 0)
+    await #expect(throws: SystemFault.self) { while try await stream.next() != nil {} }
+    // Nor does one that waits for a writer keep the daemon waiting.
+    #expect(system("rm \(root)/in/sub && mkfifo \(root)/in/.dockerignore") == 0)
+    _ = try BuildContext.archive("\(root)/in", keeping: "Dockerfile")
+  }
+
+  @Test("output waits for its reader, and ends with it") func pipe() async throws {
+    let pipe = LogPipe()
+    let put = Mutex(0)
+    let writer = Task {
+      do {
+        for _ in 0..<1000 {
+          try await pipe.put(chunk(String(repeating: "x", count: 65_536)))
+          put.withLock { $0 += 1 }
+        }
+        await pipe.end(nil)
+      } catch { await pipe.end(error) }
+    }
+    for number in 1...100 {
+      #expect(try await pipe.take()?.bytes.count == 65_536)
+      // What is put at most: a mebibyte, and what was taken.
+      #expect(put.withLock { $0 } <= number + 17)
+    }
+    writer.cancel()
+    await #expect(throws: CancellationError.self) { while try await pipe.take() != nil {} }
+    await writer.value
+  }
+
+  @Test("no named network is an app's own one")
+  func ownNetwork() throws {
+    let layout = InstanceLayout(config: "/c", state: "/s", run: "/r", log: "/l", name: "i", id: "0123456789abcdef")
+    let settings = ContainerSettings(
+      endpoint: EngineEndpoint(socket: "/none"), layout: layout, hierarchy: try CgroupHierarchy.detect())
+    #expect(settings.ownNetworkName(try #require(AppID("web"))) != settings.networkName("web"))
+    #expect(
+      settings.isName("/appsup-01234567-web-3") && !settings.isName("/web") && !settings.isName("/x-appsup-01234567-"))
   }
 
   @Test("what /proc says of a process is read, a dead one is none")

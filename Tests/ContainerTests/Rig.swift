@@ -41,7 +41,7 @@ final class Place: Sendable {
   init(_ rig: Rig, change: (inout ContainerSettings) -> Void = { _ in }) async throws {
     self.rig = rig
     guard let socket = rig.socket else { throw Missing(what: "SUPERVISOR_TEST_\(rig.rawValue.uppercased())_SOCK") }
-    var template = Array("/tmp/appsup-ct.XXXXXX".utf8CString)
+    var template = Array("\(environment("TMPDIR") ?? "/tmp")/appsup-ct.XXXXXX".utf8CString)
     root = String(cString: try #require(mkdtemp(&template)))
     let id = (0..<2).map { _ in
       let digits = String(UInt64.random(in: 0...UInt64.max), radix: 16)

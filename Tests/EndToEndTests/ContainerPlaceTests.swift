@@ -46,7 +46,8 @@ struct ContainerPlaceTests {
       try instance.write(
         "stranger",
         ContainerTests.app(
-          "stranger", "nc -w 1 db 5432 </dev/null || echo nobody; exec sleep 1000", "networks: [front]\ndepends_on: [db]\n"))
+          "stranger", "nc -w 1 db 5432 </dev/null || echo nobody; exec sleep 1000",
+          "networks: [front]\ndepends_on: [db]\n"))
       let up = instance.up()
       #expect(up.code == 0, "\(up.err)")
       for (app, expected) in [("byname", "hello\n"), ("byalias", "hello\n"), ("stranger", "nobody\n")] {

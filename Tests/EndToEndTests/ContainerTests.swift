@@ -10,7 +10,8 @@ struct ContainerTests {
 
   /// An app that runs a script in the tests' image.
   static func app(_ name: String, _ script: String, _ more: String = "") -> String {
-    let indented = script.split(separator: "\n").map { "    \($0)\n" }.joined().replacingOccurrences(of: "$", with: "$$")
+    let indented = script.split(separator: "\n").map { "    \($0)\n" }.joined().replacingOccurrences(
+      of: "$", with: "$$")
     return "id: \(name)\nimage: \(Rig.image)\nstop_grace_period: 1s\nentry:\n- /bin/sh\n- -c\n- |\n\(indented)\(more)"
   }
 
@@ -44,7 +45,8 @@ struct ContainerTests {
   func limits(_ rig: Rig) throws {
     try rig.with { instance in
       let disk = "/dev/vda"
-      let throttles = access("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device", F_OK) == 0 && access(disk, F_OK) == 0
+      let throttles =
+        access("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device", F_OK) == 0 && access(disk, F_OK) == 0
       try instance.write(
         "box",
         "id: box\n\(Self.sleep)"
@@ -76,7 +78,8 @@ struct ContainerTests {
       let pid = try #require(instance.pid("box"))
       let limits = try String(contentsOfFile: "/proc/\(pid)/limits", encoding: .utf8)
       func limit(_ name: String) -> [String] {
-        limits.split(separator: "\n").first { $0.hasPrefix(name) }?.dropFirst(26).split(separator: " ").map(String.init) ?? []
+        limits.split(separator: "\n").first { $0.hasPrefix(name) }?.dropFirst(26).split(separator: " ").map(String.init)
+          ?? []
       }
       #expect(limit("Max open files").prefix(2) == ["100", "120"])
       #expect(limit("Max core file size").prefix(2) == ["0", "0"])
@@ -117,7 +120,8 @@ struct ContainerTests {
         eventually("\(name) is done") { instance.run("logs", name).out.contains("end\n") }
         let lines = instance.run("logs", name).out.split(separator: "\n").map(String.init)
         for line in [
-          "env=a b", "pwd=/tmp", "root=read-only", "scratch=writable", "scratch=bounded", "conf=value", "conf=read-only",
+          "env=a b", "pwd=/tmp", "root=read-only", "scratch=writable", "scratch=bounded", "conf=value",
+          "conf=read-only",
           "nnp=on", "CapEff:\t0000000000000000",
         ] { #expect(lines.contains(line), "\(name): \(line) in \(lines)") }
         let uid = lines.first { $0.hasPrefix("uid=") }?.dropFirst(4) ?? ""

@@ -68,7 +68,8 @@ struct Seeded: RandomNumberGenerator {
         let limit = 64 + round
         try instance.write("moving", place.policy("moving", marks[2], "mem_limit: \(limit)m\n"))
         let verbs = [
-          ["up", "-d", "--wait", "--engine", instance.engine, moving], ["stop", "moving"], ["restart", "moving"], ["start", "moving"],
+          ["up", "-d", "--wait", "--engine", instance.engine, moving], ["stop", "moving"], ["restart", "moving"],
+          ["start", "moving"],
           ["up", "-d", "--wait", "--engine", instance.engine, "--force-recreate", moving], ["down", moving],
         ]
         let verb = try #require(verbs.randomElement(using: &numbers))
@@ -129,7 +130,8 @@ struct Seeded: RandomNumberGenerator {
       try instance.write("zero", place.script("zero", "\(wait); exit 0", more))
       try instance.write("again", place.script("again", "\(wait); exec sleep 1000", more + "restart: always\n"))
       try instance.write(
-        "hog", place.script("hog", "\(wait); exec dd if=/dev/zero of=/dev/null bs=200M count=2", more + "mem_limit: 24m\n"))
+        "hog",
+        place.script("hog", "\(wait); exec dd if=/dev/zero of=/dev/null bs=200M count=2", more + "mem_limit: 24m\n"))
       try instance.write("killed", place.script("killed", "exec sleep 1000", more))
       let up = instance.up()
       #expect(up.code == 0, "\(up.err)")
@@ -162,7 +164,8 @@ struct Seeded: RandomNumberGenerator {
     try Place.native.with { instance in
       let marks = [Int.random(in: 1_000_000...99_000_000), Int.random(in: 1_000_000...99_000_000)]
       try instance.write("once", Place.native.policy("once", marks[0]))
-      try instance.write("always", Place.native.policy("always", marks[1], "restart: always\nrestart_policy: {delay: 10ms}\n"))
+      try instance.write(
+        "always", Place.native.policy("always", marks[1], "restart: always\nrestart_policy: {delay: 10ms}\n"))
       #expect(instance.up().code == 0)
       for isWatched in [true, false] {
         #expect(instance.run("start", "once").code == 0)
@@ -175,7 +178,9 @@ struct Seeded: RandomNumberGenerator {
         let once = instance.wait("once") { $0["state"] == "exited" }
         #expect(once?["reason"]?.stringValue?.contains("shim was killed") == true, "\(once?.text ?? "")")
         #expect(sleepers(marks[0]).isEmpty)
-        let always = instance.wait("always") { $0["state"] == "running" && $0["pid"]?.integerValue != before.map(Int64.init) }
+        let always = instance.wait("always") {
+          $0["state"] == "running" && $0["pid"]?.integerValue != before.map(Int64.init)
+        }
         #expect(always != nil && sleepers(marks[1]).count == 1)
       }
     }

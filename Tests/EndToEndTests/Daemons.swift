@@ -99,7 +99,8 @@ extension Process {
   }
 
   static func command(_ pid: Int32) -> [String] {
-    ((try? String(contentsOfFile: "/proc/\(pid)/cmdline", encoding: .utf8)) ?? "").split(separator: "\0").map(String.init)
+    ((try? String(contentsOfFile: "/proc/\(pid)/cmdline", encoding: .utf8)) ?? "").split(separator: "\0").map(
+      String.init)
   }
 
   /// Paths of what it has open.
@@ -118,6 +119,8 @@ extension Process {
 
   static func parent(_ pid: Int32) -> Int32? {
     let text = (try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)) ?? ""
-    return text.split(separator: "\n").first { $0.hasPrefix("PPid:") }?.split(separator: "\t").last.flatMap { Int32($0) }
+    return text.split(separator: "\n").first { $0.hasPrefix("PPid:") }?.split(separator: "\t").last.flatMap {
+      Int32($0)
+    }
   }
 }

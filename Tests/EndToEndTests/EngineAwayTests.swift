@@ -14,7 +14,8 @@ struct EngineAwayTests {
     #expect(done.code == 0, "\(verb) \(rig)")
   }
 
-  @Test("native apps go on, ps shows the trouble, and containers are reconciled once it is back", arguments: Rig.available)
+  @Test(
+    "native apps go on, ps shows the trouble, and containers are reconciled once it is back", arguments: Rig.available)
   func away(_ rig: Rig) throws {
     try rig.with { instance in
       let mark = Int.random(in: 1_000_000...99_000_000)

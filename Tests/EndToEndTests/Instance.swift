@@ -34,7 +34,8 @@ final class Instance {
   /// `engine` is `none` or a socket. `root` may be given; it must not exist, or be empty.
   init(engine: String = "none", root given: String? = nil, _ variables: [String: String] = [:]) throws {
     self.engine = engine
-    root = given ?? "/tmp/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
+    let scratch = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+    root = given ?? "\(scratch)/appsup-e2e-\(UInt32.random(in: 0 ... .max))"
     policies = "\(root)-policies"
     for folder in [root, policies] {
       try FileManager.default.createDirectory(

@@ -41,7 +41,8 @@ import Testing
     let file = "\(instance.root)/config/config.yaml"
     try "instance: default\nenginee: docker\n".write(toFile: file, atomically: true, encoding: .utf8)
     let daemon = instance.run("daemon")
-    #expect(daemon.code == 78 && daemon.err.contains("config.yaml:2:1") && daemon.err.contains("engine"), "\(daemon.err)")
+    #expect(
+      daemon.code == 78 && daemon.err.contains("config.yaml:2:1") && daemon.err.contains("engine"), "\(daemon.err)")
     let up = instance.run("up", "-d", instance.policies)
     #expect(up.code == 78 && up.err.contains("config.yaml:2:1"), "\(up.code): \(up.err)")
     try FileManager.default.removeItem(atPath: file)
@@ -78,7 +79,8 @@ import Testing
 
   @Test("a full disk: `up` fails whole, what runs and what only looks goes on, a stop works, and space brings all back")
   func fullDisk() throws {
-    let root = "/tmp/appsup-e2e-full-\(UInt32.random(in: 0 ... .max))"
+    let scratch = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+    let root = "\(scratch)/appsup-e2e-full-\(UInt32.random(in: 0 ... .max))"
     try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
     #expect(Shell.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "none", root]).code == 0)
     let instance = try Instance(root: root)

@@ -36,7 +36,8 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
 
   /// Runs `body` with an instance on this engine, and takes everything away.
   func with(_ body: (Instance) throws -> Void) throws {
-    let instance = try Instance(engine: try #require(socket, "SUPERVISOR_TEST_\(rawValue.uppercased())_SOCK is not set"))
+    let instance = try Instance(
+      engine: try #require(socket, "SUPERVISOR_TEST_\(rawValue.uppercased())_SOCK is not set"))
     defer { instance.end() }
     try body(instance)
   }

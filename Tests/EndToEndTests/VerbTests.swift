@@ -14,7 +14,8 @@ import Testing
     try body(instance)
   }
 
-  @Test("`up` again with nothing changed does nothing; a changed limit makes the app anew; --force-recreate always does")
+  @Test(
+    "`up` again with nothing changed does nothing; a changed limit makes the app anew; --force-recreate always does")
   func again() throws {
     try with(["a": sleeper, "b": sleeper]) { instance in
       let before = try #require(instance.app("a"))
@@ -49,7 +50,8 @@ import Testing
     }
   }
 
-  @Test("`down PATH` reaches what was loaded from there and nothing else; @STACK is a folder's name or the policy's own")
+  @Test(
+    "`down PATH` reaches what was loaded from there and nothing else; @STACK is a folder's name or the policy's own")
   func scope() throws {
     try with(["a": sleeper, "b": "stack: shop\n\(sleeper)", "c": "stack: shop\n\(sleeper)"]) { instance in
       let one = instance.run("down", "\(instance.policies)/a.yaml")

@@ -1,6 +1,7 @@
 import EngineAPI
 import Glibc
 import Linux
+import Model
 import Synchronization
 import Testing
 

@@ -167,6 +167,60 @@ struct MountSourceTests {
     }
   }
 
+  @Test("a root file system that shows a forbidden place, a socket and a device are refused as well")
+  func forbiddenRoots() throws {
+    try withRoot { root, layout in
+      func prepare(_ rootfs: String) throws {
+        var policy = try policy([])
+        policy.rootfs = rootfs
+        try MountTable(policy, layout, uidBase: 0).prepareSources()
+      }
+      func isForbidden(_ error: any Error) -> Bool {
+        if case .forbiddenSource? = error as? MountProblem { true } else { false }
+      }
+      for path in ["/", "/run", "/dev", root, "\(root)/state", "\(root)/state/volumes"] {
+        _ = try? Folder(making: path)
+        #expect { try prepare(path) } throws: { isForbidden($0) }
+      }
+      #expect(symlink("/", "\(root)/all") == 0)
+      #expect { try prepare("\(root)/all") } throws: { isForbidden($0) }
+      _ = try Folder(making: "\(root)/c/policies/rootfs")
+      try prepare("\(root)/c/policies/rootfs")
+      _ = try Folder(making: "\(root)/x")
+      _ = try UnixSocket.listen(Folder(opening: "\(root)/x"), "any.sock", mode: 0o600)
+      #expect(mknod("\(root)/x/device", S_IFCHR | 0o600, 0) == 0 || geteuid() != 0)
+      for name in ["any.sock", "device"] where File.exists("\(root)/x/\(name)") {
+        let policy = try policy([Mount(target: "/x", kind: .bind(source: "\(root)/x/\(name)"))])
+        #expect { try MountTable(policy, layout, uidBase: 0).prepareSources() } throws: { isForbidden($0) }
+      }
+    }
+  }
+
+  @Test("what an app leaves is removed whole: names that are no text, a thousand levels, very many files")
+  func removal() throws {
+    try withRoot { root, layout in
+      #expect(try !Tree.remove("apps", "notes", in: root))
+      let top = try Folder(making: "\(root)/apps/notes/data")
+      try top.withRaw { (raw) throws(SystemFault) in
+        for name: [CChar] in [[-1, -2, 0], [65, -1, 0]] {
+          close(try check("open", "x") { openat(raw, name, O_WRONLY | O_CREAT, 0o600) })
+        }
+        _ = try check("mkdir", "x") { mkdirat(raw, [-3, 0], 0) }
+        for number in 0..<3000 { _ = try check("symlink", "x") { symlinkat("/etc", raw, "l\(number)") } }
+      }
+      var deep = dup(top.withRaw { $0 })
+      for _ in 0..<1000 {
+        #expect(mkdirat(deep, "d", 0o700) == 0)
+        let next = openat(deep, "d", O_RDONLY | O_DIRECTORY)
+        close(deep)
+        deep = next
+      }
+      close(deep)
+      #expect(try Tree.remove("apps", "notes", in: root))
+      #expect(try Folder(opening: "\(root)/apps").isEmpty())
+    }
+  }
+
   @Test("a bind of nothing, through a link, or of a forbidden place under another name is refused")
   func binds() throws {
     try withRoot { root, layout in

@@ -256,6 +256,8 @@ enum HostContract {
   static func adoptRunning(_ rig: any HostRig) async throws {
     try await withStage(rig) { first in
       let running = try await first.run(rig.policy("survivor", "echo before; read x < /dev/null; sleep 1000"))
+      // The stream ends with the app; the first bytes say that it has written.
+      for try await _ in first.host.logs(running.instance.app, running.instance, LogQuery(follow: true)) { break }
       await rig.drop(first.host)
       let second = try await Stage(rig)
       let (found, removed) = try await second.host.adopt([(running.instance, running.launch)])

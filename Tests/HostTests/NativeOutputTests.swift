@@ -31,7 +31,7 @@ struct NativeOutputTests {
     }
   }
 
-  @Test("the next run's output follows in the same files, and each is found apart") func runs() async throws {
+  @Test("the next run's output follows in the same files") func runs() async throws {
     try await HostContract.withStage(NativeRig()) { stage in
       let policy = try stage.rig.policy("again", "echo run")
       let first = try await stage.run(policy, generation: 1)
@@ -39,8 +39,7 @@ struct NativeOutputTests {
       try await stage.host.remove(first.instance)
       let second = try await stage.run(policy, generation: 2)
       _ = try await stage.end(second)
-      #expect(try await stage.output(first) == "run\n")
-      #expect(try await stage.output(second) == "run\n")
+      #expect(try await stage.output(first) == "run\nrun\n")
       try await stage.host.remove(second.instance)
       var all = ""
       for try await chunk in stage.host.logs(policy.id, nil, LogQuery()) {
@@ -101,7 +100,6 @@ struct NativeOutputTests {
   @Test("nothing is left of a removed app but its data and its log") func leftovers() async throws {
     try await HostContract.withStage(NativeRig()) { stage in
       guard let rig = stage.rig as? NativeRig else { return }
-      let before = try File.text("/proc/self/mountinfo").split(separator: "\n").count
       let running = try await stage.run(rig.policy("traces", "sleep 1000 & exec sleep 1000"))
       #expect(try Folder(opening: "\(rig.layout.run)/shims").names() == ["traces.1.sock"])
       try await stage.host.kill(running.instance)
@@ -110,7 +108,7 @@ struct NativeOutputTests {
       try await eventually("its shim is gone") { try Folder(opening: "\(rig.layout.run)/shims").names() == [] }
       #expect(try Folder(opening: "\(rig.layout.state)/runs").names() == [])
       for root in rig.hierarchy.roots { #expect(!File.exists("\(root)\(rig.layout.cgroupParent)/traces")) }
-      #expect(try File.text("/proc/self/mountinfo").split(separator: "\n").count <= before + 1)
+      #expect(!(try File.text("/proc/self/mountinfo").contains(rig.folder)))
       #expect(File.exists("\(rig.layout.log)/traces/000001.log"))
     }
   }

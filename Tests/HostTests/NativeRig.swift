@@ -22,7 +22,7 @@ final class NativeRig: HostRig {
 
   init() throws {
     let name = "test\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
-    folder = "/tmp/appsupervisor-\(name)"
+    folder = "\(getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp")/appsupervisor-\(name)"
     layout = InstanceLayout(
       config: "\(folder)/config", state: "\(folder)/state", run: "\(folder)/run", log: "\(folder)/log", name: name,
       id: name)

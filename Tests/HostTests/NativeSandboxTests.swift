@@ -52,7 +52,7 @@ struct NativeSandboxTests {
           "keeper", "echo kept > /data/file && printf '#!/bin/sh\\n' > /tmp/x && chmod +x /tmp/x && /tmp/x; echo $?"))
       #expect(first.output.contains("126"))
       let second = try await stage.complete(stage.rig.policy("keeper", "cat /data/file; ls /tmp"))
-      #expect(second.output == "kept\n", "\(first.output)")
+      #expect(second.output == first.output + "kept\n")
     }
   }
 
@@ -74,7 +74,7 @@ struct NativeSandboxTests {
     try await HostContract.withStage(NativeRig()) { stage in
       let running = try await stage.run(stage.rig.policy("layers", "exec sleep 1000"))
       let layers = try await stage.host.enforcement(running.instance, running.launch)
-      for name in ["ids", "capabilities", "no-new-privileges", "namespaces", "cgroup"] {
+      for name in ["ids", "capabilities", "no-new-privileges", "namespaces", "cgroup", "read-only root"] {
         #expect(layers.first { $0.name == name }?.status == .enforced, "\(name)")
       }
       for name in ["landlock", "seccomp"] { #expect(layers.first { $0.name == name }?.status == .notBuilt) }
@@ -110,7 +110,7 @@ struct NativeSandboxTests {
       #expect(try await stage.complete(policy).output.hasPrefix("I am /app/app/tool"))
       policy.entry = ["\(rig.folder)/app/tool"]
       let text = try await stage.complete(policy).output
-      #expect(text.hasPrefix("I am \(rig.folder)/app/tool"))
+      #expect(text.contains("I am \(rig.folder)/app/tool"))
       policy.entry = ["./app/secret"]
       await #expect(throws: HostFailure.self) { try await stage.run(policy) }
       policy.entry = ["../tool"]

@@ -2,7 +2,7 @@ import Linux
 import Model
 import Testing
 
-@testable import Sandboxing
+import Sandboxing
 
 @Suite("what daemon and shim tell each other")
 struct PlanTests {

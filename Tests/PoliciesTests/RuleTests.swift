@@ -61,6 +61,8 @@ import Testing
     #expect(complaints("security_opt: [\"\(option)\"]").count == 1)
     _ = try container("sandbox: privileged\nsecurity_opt: [\"\(option)\"]")
     #expect(complaints("sandbox: privileged\nsecurity_opt: [\"nonsense\"]").count == 1)
+    // Not built, so not silently left out.
+    #expect(complaints("security_opt: [\"seccomp=./own.json\"]").count == 1)
   }
 
   @Test("a low oom_score_adj needs privileged")

@@ -95,7 +95,6 @@ import Testing
       ("schema: 1", "schema: 2"),
       ("stop_signal: 64", "stop_signal: 65"),
       ("name: \(String(repeating: "n", count: 128))", "name: \(String(repeating: "n", count: 129))"),
-      ("restart_policy: {delay: 10ms}", "restart_policy: {delay: 9ms}"),
       ("stack: \(String(repeating: "s", count: 63))", "stack: \(String(repeating: "s", count: 64))"),
     ])
   func bounds(_ good: String, _ bad: String) throws {

@@ -76,6 +76,26 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
 }
 
 @Suite(.timeLimit(.minutes(1))) struct ServerTests {
+  @Test("a peer that is not admitted is closed before it is heard") func notAdmitted() async throws {
+    let path = "/tmp/appsup-rpc-\(UInt64.random(in: 0 ... .max))"
+    let folder = try Folder(making: path, mode: 0o700)
+    let loop = try EventLoop(name: "rpc-test")
+    let server = RPCServer(
+      loop: loop, listener: try UnixSocket.listen(folder, "s", mode: 0o600), service: Echo(),
+      admits: { $0.uid != geteuid() })
+    try await server.start()
+    let socket = try UnixSocket.connect("\(path)/s")
+    socket.withRaw { raw in
+      var byte: UInt8 = 0
+      #expect(read(raw, &byte, 1) <= 0)
+    }
+    #expect(await server.connectionCount == 0)
+    await server.close()
+    loop.stop()
+    unlink("\(path)/s")
+    rmdir(path)
+  }
+
   @Test("a call is answered, with the peer the kernel names")
   func call() async throws {
     let rig = try await Rig()

@@ -3,12 +3,14 @@ import Model
 import Storage
 import Testing
 
-@Suite struct StoreTests {
+@Suite final class StoreTests {
   private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
     "appsup-store-\(UUID().uuidString)")
   private var path: String { folder.appendingPathComponent("state.db").path }
 
   init() throws { try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true) }
+
+  deinit { try? FileManager.default.removeItem(at: folder) }
 
   private func app(_ name: String, slot: UInt32) throws -> StoredApp {
     StoredApp(

@@ -141,7 +141,7 @@ private struct Driven {
     app.run()
     for _ in 0..<3 {
       app.send(.exited(report(.code(3))), .cleared)
-      app.send(.admitted, .prepared, .created(instance), .started(facts))
+      app.send(.backoffOver, .admitted, .prepared, .created(instance), .started(facts))
     }
     app.send(.exited(report(.code(3))), .cleared)
     #expect(app.life.stage == .resting)
@@ -161,7 +161,7 @@ private struct Driven {
       app.now = WallTime(nanoseconds: Int64(round) * 301 * second)
       app.send(.exited(report(.code(1))), .cleared)
       #expect(app.life.failure == nil)
-      app.send(.admitted, .prepared, .created(instance), .started(facts))
+      app.send(.backoffOver, .admitted, .prepared, .created(instance), .started(facts))
     }
   }
 
@@ -186,7 +186,7 @@ private struct Driven {
     app.run()
     for _ in 0..<2 {
       app.send(.exited(report(.code(1))), .cleared)
-      app.send(.admitted, .prepared, .created(instance), .started(facts))
+      app.send(.backoffOver, .admitted, .prepared, .created(instance), .started(facts))
     }
     app.send(.exited(report(.code(1))), .cleared)
     #expect(app.life.failure?.contains("2 restarts") == true)
@@ -213,7 +213,7 @@ private struct Driven {
     #expect(app.life.endReason == "max_runtime 1m")
   }
 
-  @Test("an engine that is gone is tried again without counting; a refused or missing thing fails it; a conflict is tried again")
+  @Test("an engine that is gone and a conflict are tried again; a refused or missing thing fails the app")
   func failures() throws {
     for (kind, expected) in [
       (HostFailure.Kind.unavailable, "backoff"), (.refused, "failed"), (.missing, "failed"), (.conflict, "backoff"),

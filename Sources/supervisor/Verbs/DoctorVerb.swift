@@ -2,7 +2,6 @@ import ArgumentParser
 internal import CLinux
 internal import Cgroups
 internal import Client
-internal import EngineAPI
 internal import Glibc
 internal import Linux
 internal import Model

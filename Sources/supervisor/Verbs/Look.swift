@@ -42,13 +42,35 @@ struct List: ParsableCommand {
         || !["exited", "completed", "created"].contains(row["state"]?.stringValue ?? ""))
         && filters.allSatisfy { row[$0.0]?.stringValue == $0.1 }
     }
-    if common.format == .json {
+    if case .template(let template) = common.format {
+      for row in rows { Output.line(try Self.filled(template, row)) }
+    } else if common.format == .json {
       for row in rows { Output.line(row.text) }
     } else if quiet {
       for row in rows { Output.line(row["name"]?.stringValue ?? "") }
     } else {
       Self.table(rows)
     }
+  }
+
+  /// `template` with every `{{.key}}` replaced by the row's value; `\t` and `\n` are a tab and a line end.
+  private static func filled(_ template: String, _ row: JSONValue) throws -> String {
+    var text = ""
+    var rest = template.replacing("\\t", with: "\t").replacing("\\n", with: "\n")[...]
+    while let open = rest.firstRange(of: "{{") {
+      text += rest[..<open.lowerBound]
+      guard let close = rest[open.upperBound...].firstRange(of: "}}") else {
+        throw ValidationError("the template has a {{ without its }}")
+      }
+      let key = String(rest[open.upperBound..<close.lowerBound].filter { $0 != " " && $0 != "." })
+      guard let value = row[key] else {
+        let keys = (row.objectValue?.keys ?? []).joined(separator: ", ")
+        throw ValidationError("no row has '\(key)'; there are: \(keys)")
+      }
+      text += Output.escaped(value.stringValue ?? (value.isNull ? "" : value.text))
+      rest = rest[close.upperBound...]
+    }
+    return text + rest
   }
 
   static func table(_ rows: [JSONValue]) {
