@@ -1,13 +1,8 @@
 import Foundation
-import Glibc
 import Model
 import Testing
 
-/// What one run of the CLI came to.
-struct Outcome {
-  var code: Int32
-  var out: String
-  var err: String
+extension Outcome {
   /// JSON Lines of standard output.
   var lines: [JSONValue] {
     out.split(separator: "\n").compactMap { try? JSONValue(parsing: Array($0.utf8), limits: .engine) }
@@ -78,7 +73,9 @@ final class Instance {
 
   /// Starts the CLI and returns.
   func begin(_ arguments: [String], prefix: [String] = []) throws -> Started {
-    try Started(arguments, prefix, root, environment, policies)
+    try Started(
+      ["/usr/bin/env", "-C", policies] + prefix + ["\(Self.programs)/supervisor"] + arguments + ["--root", root],
+      environment)
   }
 
   /// `up -d --wait` of the policies' folder.
@@ -123,49 +120,5 @@ final class Instance {
   /// The daemon's pid.
   var daemon: Int32? {
     run("version", "--format", "json").lines.first?["daemon"]?["pid"]?.integerValue.map { Int32($0) }
-  }
-}
-
-/// A CLI that was started.
-final class Started {
-  private let process = Process()
-  private let arguments: [String]
-  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)")
-
-  fileprivate init(
-    _ arguments: [String], _ prefix: [String], _ root: String, _ environment: [String: String], _ place: String
-  ) throws {
-    self.arguments = arguments
-    process.executableURL = URL(fileURLWithPath: prefix.first ?? "\(Instance.programs)/supervisor")
-    process.arguments =
-      prefix.dropFirst() + (prefix.isEmpty ? [] : ["\(Instance.programs)/supervisor"]) + arguments + ["--root", root]
-    process.environment = environment
-    process.currentDirectoryURL = URL(fileURLWithPath: place)
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    // Files, not pipes: a daemon that is started must not keep them open for a reader.
-    for name in ["out", "err"] {
-      _ = FileManager.default.createFile(atPath: folder.appendingPathComponent(name).path, contents: nil)
-    }
-    process.standardOutput = try FileHandle(forWritingTo: folder.appendingPathComponent("out"))
-    process.standardError = try FileHandle(forWritingTo: folder.appendingPathComponent("err"))
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-  }
-
-  func kill() { Glibc.kill(process.processIdentifier, SIGKILL) }
-
-  /// Waits for its end.
-  func finish(within seconds: Double) -> Outcome {
-    defer { try? FileManager.default.removeItem(at: folder) }
-    let deadline = Date().addingTimeInterval(seconds)
-    while process.isRunning, Date() < deadline { usleep(2000) }
-    if process.isRunning {
-      process.terminate()
-      return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
-    }
-    func text(_ name: String) -> String {
-      (try? String(contentsOf: folder.appendingPathComponent(name), encoding: .utf8)) ?? ""
-    }
-    return Outcome(code: process.terminationStatus, out: text("out"), err: text("err"))
   }
 }

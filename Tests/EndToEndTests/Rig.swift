@@ -1,5 +1,4 @@
 import Foundation
-import Glibc
 import Model
 import Testing
 
@@ -61,35 +60,6 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
     let filter = #"{"label":["io.appsupervisor.instance=\#(instance)"]}"#
     let encoded = filter.addingPercentEncoding(withAllowedCharacters: .alphanumerics) ?? ""
     return (ask("/networks?filters=\(encoded)")?.arrayValue ?? []).compactMap { $0["Name"]?.stringValue }
-  }
-}
-
-/// Other programs.
-enum Shell {
-  /// Runs a program found on PATH to its end. Not by Foundation, whose `Process` waits for whatever the program has left running.
-  @discardableResult
-  static func run(_ arguments: [String], within seconds: Double = 120) -> Outcome {
-    let file = FileManager.default.temporaryDirectory.appendingPathComponent("appsup-run-\(UUID().uuidString)").path
-    defer { try? FileManager.default.removeItem(atPath: file) }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, file, O_WRONLY | O_CREAT, 0o600)
-    posix_spawn_file_actions_adddup2(&actions, 1, 2)
-    var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { for word in words { free(word) } }
-    var pid: pid_t = 0
-    let code = posix_spawnp(&pid, arguments[0], &actions, nil, &words, environ)
-    guard code == 0 else { return Outcome(code: -1, out: "", err: String(cString: strerror(code))) }
-    var status: Int32 = 0
-    let deadline = Date().addingTimeInterval(seconds)
-    while waitpid(pid, &status, WNOHANG) == 0 {
-      if Date() > deadline { kill(pid, SIGKILL) }
-      usleep(2000)
-    }
-    let ended = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + status & 0x7F
-    return Outcome(code: ended, out: (try? String(contentsOfFile: file, encoding: .utf8)) ?? "", err: "")
   }
 }
 
