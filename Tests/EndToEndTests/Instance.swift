@@ -146,8 +146,12 @@ final class Started {
     for name in ["out", "err"] {
       _ = FileManager.default.createFile(atPath: folder.appendingPathComponent(name).path, contents: nil)
     }
-    process.standardOutput = try FileHandle(forWritingTo: folder.appendingPathComponent("out"))
-    process.standardError = try FileHandle(forWritingTo: folder.appendingPathComponent("err"))
+    let out = try FileHandle(forWritingTo: folder.appendingPathComponent("out"))
+    let err = try FileHandle(forWritingTo: folder.appendingPathComponent("err"))
+    // The program has its own; kept here, they would add up to more than Foundation's select(2) can watch.
+    defer { for handle in [out, err] { try? handle.close() } }
+    process.standardOutput = out
+    process.standardError = err
     process.standardInput = FileHandle.nullDevice
     try process.run()
   }
