@@ -62,19 +62,26 @@ extension ContainerHost {
   /// The engine's init hides that a program could not be run: it starts well, says so in the log, and ends.
   private func refuseUnstarted(_ instance: Instance, _ proof: Attestation, _ engine: Engine) async throws(HostFailure) {
     let state = proof.details.state
-    guard proof.recipe.facts.hasInit, !state.isRunning, [1, 126, 127].contains(state.exitCode) else { return }
-    var said = ""
-    do {
-      let output = try await engine.containerLogs(instance.handle, LogsQuery(tail: 4), terminal: false)
-      for try await piece in output { said += piece.text }
-    } catch {
-      return
+    guard proof.recipe.facts.hasInit, !state.isRunning else { return }
+    // Podman knows the end before the log is whole, and may lose the beginning of a line that was written in parts: one that says
+    // nothing of it is believed only after a moment.
+    var found: Substring?
+    for attempt in 0..<6 where found == nil {
+      if attempt > 0 { try? await Task.sleep(for: .milliseconds(40)) }
+      var said = ""
+      do {
+        let output = try await engine.containerLogs(instance.handle, LogsQuery(tail: 16), terminal: false)
+        for try await piece in output { said += piece.text }
+      } catch {
+        return
+      }
+      found = said.split(separator: "\n").last {
+        $0.hasPrefix("[FATAL tini") || $0.hasPrefix("ERROR (catatonit") || $0.contains("failed to exec pid1:")
+      }
+      // It has said something else, twice: the app's own words.
+      if attempt > 0, said.contains(where: { !$0.isWhitespace }) { break }
     }
-    guard
-      let line = said.split(separator: "\n").last(where: {
-        $0.hasPrefix("[FATAL tini") || $0.hasPrefix("ERROR (catatonit")
-      })
-    else { return }
+    guard let line = found else { return }
     let program = (proof.details.entrypoint + proof.details.command).first ?? ""
     let reason = line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line)
     throw HostFailure(
@@ -114,7 +121,9 @@ extension ContainerHost {
       if process == nil {
         // Ended, or not seen: the engine knows which.
         details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
-        if !details.state.isRunning {
+        // Podman says "stopped" before it knows the exit code.
+        let isSettled = details.state.status == .exited || details.state.status == .dead
+        if !details.state.isRunning, isSettled || Clock.monotonic() > end {
           return Attestation(recipe: recipe, cgroup: group, details: details, process: nil)
         }
       }
