@@ -47,26 +47,25 @@ package struct Daemon: Sendable {
 
   /// Connects, and starts a daemon of its own session first where none answers; its socket is awaited for 10 s.
   package func connectStarting(engine: String?) throws(Unreachable) -> RPCClient {
-    do throws(Unreachable) { return try connect() } catch {
+    do throws(Unreachable) { _ = try connect() } catch {
       // None runs; any other reason shows when one is started.
       if error.code == 4 { throw error }
     }
+    if let client = answering() { return client }
     let log = "\(folders.log)/daemon.log"
     do {
-      var child: Child? = try start(engine: engine, log: log)
+      var child: Child?
       let deadline = Clock.monotonic() + 10_000_000_000
       while Clock.monotonic() < deadline {
-        // best effort: not there yet.
-        if let client = try? RPCClient(path: folders.socket) { return client }
-        guard let started = child else {
-          _ = poll(nil, 0, 10)
-          continue
-        }
+        let started = try child ?? start(engine: engine, log: log)
+        child = started
+        if let client = answering() { return client }
         guard try started.hasEnded(within: 10) else { continue }
         let failure = said(try started.exitCode(), log)
-        // Two were started at once: the socket of the one that was first is on its way.
+        // Another one was started at the same time, and its socket is on its way; or one that was killed is not gone yet.
         guard failure.message.contains("another daemon") else { throw failure }
         child = nil
+        _ = poll(nil, 0, 100)
       }
     } catch let ended as Unreachable {
       throw ended
@@ -74,6 +73,14 @@ package struct Daemon: Sendable {
       throw Unreachable(message: "the daemon did not start: \(error)", hint: "its log is \(log)")
     }
     throw Unreachable(message: "the daemon did not answer within 10 s", hint: "its log is \(log)")
+  }
+
+  /// A connection that is served: the socket of a daemon that was just killed may still take one.
+  private func answering() -> RPCClient? {
+    // best effort: not there yet, or not any more.
+    guard let client = try? RPCClient(path: folders.socket) else { return nil }
+    do { _ = try client.call("api.list") } catch RPCClient.Stop.answered { return client } catch { return nil }
+    return client
   }
 
   /// What a daemon that ended before it served said last: `error: …`, `hint: …`.

@@ -11,7 +11,10 @@ extension Instance {
     try? FileManager.default.createDirectory(atPath: none, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(atPath: none) }
     let up = run("up", "-d", "--engine", engine, "--progress", "quiet", none)
-    if up.code != 0 { Issue.record("no daemon: \(up.err)") }
+    if up.code != 0 {
+      let log = (try? String(contentsOfFile: "\(root)/log/daemon.log", encoding: .utf8)) ?? ""
+      Issue.record("no daemon: \(up.err)\n\(log.suffix(4000))")
+    }
     return up
   }
 
@@ -111,8 +114,11 @@ extension Process {
     }
   }
 
+  /// Whether it has ended with all of its threads; those of a killed process may outlast its first one.
   static func isZombie(_ pid: Int32) -> Bool {
-    (try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8))?.contains("State:\tZ") ?? true
+    guard let status = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8) else { return true }
+    let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task"))?.count ?? 0
+    return status.contains("State:\tZ") && threads <= 1
   }
 
   static func isAlive(_ pid: Int32) -> Bool { kill(pid, 0) == 0 && !isZombie(pid) }

@@ -272,6 +272,22 @@ private struct Driven {
     #expect(!app.life.replacing)
   }
 
+  @Test("wanted again while it is being stopped: it ends, and is then started, whatever its restart rule")
+  func wantedAgain() throws {
+    var app = try Driven(.no)
+    app.run()
+    app.send(.want(.stopped), .releasedToStop, .want(.running), .exited(report(.signal(15))), .cleared)
+    guard case .waiting = app.life.stage else { Issue.record("\(app.life.stage)"); return }
+  }
+
+  @Test("a frozen app is thawed to see its stop signal")
+  func frozen() throws {
+    var app = try Driven()
+    app.run()
+    app.send(.paused(true), .want(.stopped), .releasedToStop)
+    #expect(app.effects.contains(.signal(instance, 15, thaw: true)))
+  }
+
   @Test("every stage takes every event without losing an instance that exists")
   func everyPair() throws {
     for stage in everyStage {

@@ -1,0 +1,203 @@
+internal import Linux
+internal import Logging
+internal import Model
+internal import Storage
+
+/// Carrying out what a life asks for; each step's outcome comes back as an event.
+extension Supervisor {
+  func perform(_ effect: Effect, _ id: AppID) {
+    switch effect {
+    case .prepare: prepare(id)
+    case .cancelPrepare: apps[id]?.preparing?.cancel()
+    case .create: create(id)
+    case .start(let instance): start(instance)
+    case .signal(let instance, let number, let thaw):
+      onHost(instance) { (host) throws(HostFailure) in
+        if thaw { try await host.setPaused(instance, false) }
+        try await host.signal(instance, number)
+      }
+    case .kill(let instance): onHost(instance) { (host) throws(HostFailure) in try await host.kill(instance) }
+    case .clear(let instance): clear(instance)
+    case .after(let delay, let event): schedule(event, after: delay, id)
+    case .cancelTimers:
+      for timer in apps[id]?.timers.values ?? [:].values { timer.cancel() }
+      apps[id]?.timers = [:]
+    case .record(let name, let fields): save([tell(name, id, fields)] + restChange(id))
+    case .forget: forget(id)
+    }
+  }
+
+  /// The change that stores how an app rests, if that is news. An exit or a failure belongs to the generation that is there as it
+  /// becomes known.
+  private func restChange(_ id: AppID) -> [StorageChange] {
+    guard let record = apps[id] else { return [] }
+    let life = record.life
+    let saved = record.savedRest
+    let isNews = life.lastExit != saved?.exit || (life.failure != nil && life.failure != saved?.failure)
+    let rest = StoredRest(
+      app: id, exit: life.lastExit, failure: life.failure, restarts: life.restarts,
+      generation: isNews ? record.launch?.generation ?? record.stored.generation : saved?.generation ?? 0)
+    guard rest != saved else { return [] }
+    apps[id]?.savedRest = rest
+    return [.putRest(rest)]
+  }
+
+  func schedule(_ event: LifeEvent, after delay: Duration, _ id: AppID) {
+    let number = nextNumber
+    nextNumber += 1
+    // Cancelled by `.cancelTimers`; one that fires too late meets a stage that ignores it.
+    apps[id]?.timers[number] = Task {
+      do { try await Task.sleep(for: delay) } catch { return }
+      apps[id]?.timers[number] = nil
+      send(event, to: id)
+    }
+  }
+
+  private func host(_ id: AppID) -> (any AppHost)? { apps[id].flatMap { setup.hosts[$0.runtime] } }
+
+  private func prepare(_ id: AppID) {
+    guard let record = apps[id], let host = setup.hosts[record.runtime] else { return }
+    let policy = placed(record.policy, record.runtime)
+    let pinned = record.stored.artifact
+    apps[id]?.preparing = Task {
+      do throws(HostFailure) {
+        let artifact = try await Self.prepare(policy, pinned, host) { progress in
+          // Ends at once: it only hands the progress over.
+          Task { await self.tellProgress(progress, id) }
+        }
+        apps[id]?.preparing = nil
+        apps[id]?.artifact = artifact
+        if artifact != pinned {
+          apps[id]?.stored.artifact = artifact
+          save([.setArtifact(id, artifact)])
+        }
+        send(.prepared, to: id)
+      } catch {
+        apps[id]?.preparing = nil
+        send(.stepFailed(error), to: id)
+      }
+    }
+  }
+
+  /// The image that was pinned when the policy was applied, as long as it is there; else what its name means now.
+  private static func prepare(
+    _ policy: Policy, _ pinned: String, _ host: any AppHost, _ progress: @escaping @Sendable (WorkProgress) -> Void
+  ) async throws(HostFailure) -> String {
+    guard !pinned.isEmpty else { return try await host.prepare(policy, progress: progress) }
+    var exact = policy
+    exact.image = .reference(pinned, .never)
+    do throws(HostFailure) { return try await host.prepare(exact, progress: progress) } catch
+      where error.kind == .missing
+    {
+      return try await host.prepare(policy, progress: progress)
+    }
+  }
+
+  /// The policy as the given runtime sees it: a container app that fell back is a native one.
+  func placed(_ policy: Policy, _ runtime: Runtime) -> Policy {
+    guard policy.runtime != runtime else { return policy }
+    var placed = policy
+    placed.runtime = runtime
+    placed.image = nil
+    return placed
+  }
+
+  private func create(_ id: AppID) {
+    guard var record = apps[id], let host = setup.hosts[record.runtime] else { return }
+    record.stored.generation += 1
+    let launch = Launch(
+      policy: placed(record.policy, record.runtime), generation: record.stored.generation, nonce: Nonce.make(),
+      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact)
+    record.launch = launch
+    apps[id] = record
+    var written = stored(launch, record, handle: "")
+    let isContainer = record.runtime == .container
+    Task {
+      do throws(HostFailure) {
+        // Before anything exists, so that a daemon that dies now leaves nothing that the next one does not know.
+        try await commit([.setGeneration(id, launch.generation), .putInstance(written)], durable: isContainer)
+        let instance = try await host.create(launch)
+        written.instance = instance
+        do throws(HostFailure) { try await commit([.putInstance(written)], durable: false) } catch {
+          // best effort: what stays is found by the next daemon, because it has our labels.
+          try? await host.remove(instance)
+          throw error
+        }
+        send(.created(instance), to: id)
+      } catch {
+        createFailed(error, id)
+      }
+    }
+  }
+
+  private func commit(_ changes: [StorageChange], durable: Bool) async throws(HostFailure) {
+    do throws(StorageFailure) { try await setup.store.commit(changes, durable: durable) } catch {
+      throw HostFailure(.failed, "\(error)", hint: "free some space in \(setup.layout.state)")
+    }
+  }
+
+  /// A create that failed has left nothing, or what it left is removed here.
+  private func createFailed(_ failure: HostFailure, _ id: AppID) {
+    save([.removeInstance(id)])
+    apps[id]?.launch = nil
+    send(.stepFailed(failure), to: id)
+  }
+
+  private func stored(_ launch: Launch, _ record: AppRecord, handle: String) -> StoredInstance {
+    StoredInstance(
+      instance: Instance(app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle),
+      runtime: record.runtime, canonical: record.stored.canonical, folder: record.stored.folder,
+      artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "")
+  }
+
+  private func start(_ instance: Instance) {
+    guard let host = host(instance.app), let launch = apps[instance.app]?.launch else { return }
+    Task {
+      do throws(HostFailure) {
+        let facts = try await host.start(instance, launch)
+        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
+        for line in facts.missing { save([tell("app.degraded", instance.app, ["missing": .string(line)])]) }
+        send(.started(facts), to: instance.app)
+      } catch {
+        // Ended meanwhile, and perhaps on its way up again: that start's end is told already.
+        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
+        send(.stepFailed(error), to: instance.app)
+      }
+    }
+  }
+
+  func clear(_ instance: Instance) {
+    guard let host = host(instance.app) else { return }
+    Task {
+      // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
+      // daemon finds the instance gone.
+      if let rest = apps[instance.app]?.savedRest { await store([.putRest(rest)]) }
+      do throws(HostFailure) {
+        try await host.remove(instance)
+        await store([.removeInstance(instance.app)])
+        if apps[instance.app]?.life.stage.instance == instance { apps[instance.app]?.launch = nil }
+        send(.cleared, to: instance.app)
+      } catch {
+        send(.clearFailed(error), to: instance.app)
+      }
+    }
+  }
+
+  /// Something asked of a host whose outcome shows in what happens to the instance, not in an answer.
+  private func onHost(_ instance: Instance, _ body: @escaping @Sendable (any AppHost) async throws(HostFailure) -> Void)
+  {
+    guard let host = host(instance.app) else { return }
+    Task {
+      do throws(HostFailure) { try await body(host) } catch {
+        save([tell("app.host_refused", instance.app, ["reason": .string(error.description)])])
+      }
+    }
+  }
+
+  private func forget(_ id: AppID) {
+    guard let record = apps[id] else { return }
+    for timer in record.timers.values { timer.cancel() }
+    apps[id] = nil
+    save([.removeApp(id), tell("app.removed", id, [:])])
+  }
+}
