@@ -24,7 +24,7 @@ package enum PlanProblem: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 extension LaunchPlan {
-  /// What `policy` asks of the network that native apps do not have yet; nil: all can be had.
+  /// What `policy` asks that native apps do not have yet; nil: all can be had.
   package static func unsupported(_ policy: Policy) -> PlanProblem? {
     let network = policy.network
     switch network.mode {
@@ -36,6 +36,9 @@ extension LaunchPlan {
     case .host: break
     }
     if !network.attachments.isEmpty { return .notSupported("networks") }
+    if policy.securityOptions.contains(where: { $0.hasPrefix("apparmor=") && $0 != "apparmor=unconfined" }) {
+      return .notSupported("security_opt: apparmor")
+    }
     if network.mode != .host, network.ports.contains(where: { $0.transport == .udp }) {
       return .notSupported("publishing udp ports")
     }

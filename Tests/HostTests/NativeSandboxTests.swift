@@ -159,7 +159,7 @@ struct NativeSandboxTests {
         {
           $0.network.mode = .bridge
           $0.network.ports = [PublishedPort(hostPort: 1, appPort: 1, transport: .udp)]
-        }, { $0.limits.memoryHigh = .mebibytes(1) },
+        }, { $0.limits.memoryHigh = .mebibytes(1) }, { $0.securityOptions = ["apparmor=mine"] },
       ] {
         var policy = try stage.rig.policy("refused", "true")
         change(&policy)
