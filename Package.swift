@@ -32,6 +32,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
   ],
@@ -42,44 +43,56 @@ let package = Package(
     .target(name: "CLinux"),
     .systemLibrary(name: "CCurlSystem", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     .target(name: "CCurl", dependencies: ["CCurlSystem"]),
+    .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     area("Model"),
 
-    // 1: the kernel as Swift; policy files; mount tables; scheduling decisions.
+    // 1: the kernel as Swift; policy files, and other formats to and from them; mount tables; scheduling decisions.
     area("Linux", ["CLinux", "Model"]),
     area("Policies", ["Model", .product(name: "Yams", package: "Yams")]),
     area("FileSystems", ["Model", "Linux"]),
     area("Scheduling", ["Model"]),
+    area("Converting", ["Model", "Policies"]),
 
-    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite.
+    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite; whether an app works.
     area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
+    area("Health", ["Model", "Linux"]),
     area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
+    area("Telemetry", ["Model", "Linux", .product(name: "CoreMetrics", package: "swift-metrics")]),
 
-    // 3: a policy's sandbox as a launch plan; what runs, and what happens next.
+    // 3: a policy's sandbox as a launch plan, its filter as a program; what runs, and what happens next.
     area("Sandboxing", ["Model", "Linux", "FileSystems"]),
+    area("Seccomp", ["Linux", "Sandboxing", "CSeccomp"]),
     area(
       "Supervision",
-      ["Model", "Linux", "Policies", "Scheduling", "Storage", .product(name: "Logging", package: "swift-log")]),
+      [
+        "Model", "Linux", "Policies", "Scheduling", "Storage", "Health",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
 
     // 4: the runtimes, and the operator's interface with its client.
-    area("ContainerHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing"]),
-    area("ProcessHosting", ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Sandboxing"]),
-    area("Control", ["Model", "Linux", "Policies", "RPC", "Supervision"]),
+    area(
+      "ContainerHosting",
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing"]),
+    area(
+      "ProcessHosting",
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp"]),
+    area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision"]),
     area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
     // 5: thin mains. The daemon's is the only place that names concrete hosts.
     program(
       "supervisor",
       [
-        "Model", "Linux", "CLinux", "Policies", "Scheduling", "Client", "RPC", "Cgroups",
+        "Model", "Linux", "CLinux", "Policies", "Converting", "Scheduling", "Client", "RPC", "Cgroups",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
       "supervisor-daemon",
       [
         "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
-        "ContainerHosting", "ProcessHosting", "Control", .product(name: "Logging", package: "swift-log"),
+        "ContainerHosting", "ProcessHosting", "Control", "Telemetry", .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
     .executableTarget(
@@ -89,6 +102,7 @@ let package = Package(
 
     tests("ModelTests", ["Model"]),
     tests("RPCTests", ["Model", "Linux", "RPC"]),
+    tests("HealthTests", ["Model", "Linux", "Health"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
     tests("EndToEndTests", ["Model"]),
@@ -97,9 +111,13 @@ let package = Package(
     tests(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
+    tests("SeccompTests", ["Model", "Sandboxing", "Seccomp"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ProcessHosting"]),
     tests("PoliciesTests", ["Model", "Policies"]),
+    tests("TelemetryTests", ["Model", "Linux", "Telemetry"]),
+    tests("ControlTests", ["Model", "Linux", "Policies", "Control"]),
+    tests("ConvertingTests", ["Model", "Policies", "Converting"]),
     tests("EngineTests", ["Model", "Linux", "EngineAPI"]),
   ]
 )

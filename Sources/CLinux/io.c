@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,11 +32,16 @@ int cl_pidfd_send_signal(int pidfd, int signal) {
   return (int)result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
 }
 
+int cl_pidfd_signal_group(int pidfd, int signal) {
+  enum { PROCESS_GROUP = 1 << 2 };
+  return (int)result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, PROCESS_GROUP));
+}
+
 int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newname) {
   return (int)result(renameat2(olddir, oldname, newdir, newname, RENAME_NOREPLACE));
 }
 
-ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count) {
+static ssize_t send_fds(int sock, const void *bytes, size_t length, const int *fds, int count, int flags) {
   if (count < 0 || count > 16) return -EINVAL;
   struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
   union {
@@ -53,7 +59,15 @@ ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *
     header->cmsg_len = CMSG_LEN(count * sizeof(int));
     memcpy(CMSG_DATA(header), fds, count * sizeof(int));
   }
-  return result(sendmsg(sock, &message, MSG_NOSIGNAL));
+  return result(sendmsg(sock, &message, MSG_NOSIGNAL | flags));
+}
+
+ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count) {
+  return send_fds(sock, bytes, length, fds, count, 0);
+}
+
+ssize_t cl_offer_fds(int sock, const void *bytes, size_t length, const int *fds, int count) {
+  return send_fds(sock, bytes, length, fds, count, MSG_DONTWAIT);
 }
 
 ssize_t cl_receive_with_fds(int sock, void *bytes, size_t length, int *fds, int capacity, int *count) {
@@ -93,14 +107,34 @@ int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid) {
   return 0;
 }
 
-int cl_interrupt_descriptor(void) {
+int cl_peer_groups(int sock, uint32_t *groups, int capacity) {
+  socklen_t length = (socklen_t)capacity * sizeof *groups;
+  if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, groups, &length) < 0) return -errno;
+  return (int)(length / sizeof *groups);
+}
+
+int cl_set_file_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count) {
+  if (syscall(SYS_setgroups, count, groups) < 0) return -errno;
+  // setfsuid(2) tells the old id and never fails: asked again with an id that is none, it tells the one in force.
+  syscall(SYS_setfsgid, gid);
+  syscall(SYS_setfsuid, uid);
+  int isSet = (uint32_t)syscall(SYS_setfsgid, -1) == gid && (uint32_t)syscall(SYS_setfsuid, -1) == uid;
+  return isSet ? 0 : -EPERM;
+}
+
+static int signal_descriptor(const int *signals, int count) {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
+  for (int i = 0; i < count; i++) sigaddset(&set, signals[i]);
   if (sigprocmask(SIG_BLOCK, &set, NULL) < 0) return -errno;
   return (int)result(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
+
+int cl_interrupt_descriptor(void) { return signal_descriptor((int[]){SIGINT, SIGTERM}, 2); }
+
+int cl_terminal_signals(void) { return signal_descriptor((int[]){SIGINT, SIGTERM, SIGHUP, SIGWINCH}, 4); }
+
+int cl_daemon_descriptor(void) { return signal_descriptor((int[]){SIGINT, SIGTERM, SIGHUP}, 3); }
 
 void cl_wait_status(int status, int *code, int *signal) {
   *code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
@@ -133,4 +167,16 @@ int cl_spawn(const char *path, char *const argv[], char *const envp[], const int
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return -error;
+}
+
+int cl_wall_timer(int64_t nanoseconds) {
+  int timer = (int)result(timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (timer < 0) return timer;
+  // A time of 0 would switch it off.
+  if (nanoseconds < 1) nanoseconds = 1;
+  struct itimerspec when = {
+      .it_value = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000}};
+  long outcome = result(timerfd_settime(timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL));
+  if (outcome < 0) close(timer);
+  return outcome < 0 ? (int)outcome : timer;
 }

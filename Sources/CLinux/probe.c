@@ -36,8 +36,3 @@ static int allow_all_filter(int unused) {
 int cl_try_unshare(int flags) { return in_child(unshare, flags); }
 int cl_try_no_new_privs(void) { return in_child(no_new_privs, 0); }
 int cl_try_seccomp(void) { return in_child(allow_all_filter, 0); }
-
-int cl_landlock_abi(void) {
-  long version = syscall(SYS_landlock_create_ruleset, NULL, 0, 1);
-  return version < 0 ? 0 : (int)version;
-}

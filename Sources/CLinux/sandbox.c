@@ -13,6 +13,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -40,12 +41,23 @@ pid_t cl_clone(uint64_t flags, int cgroup, int *pidfd) {
   return (pid_t)result(syscall(SYS_clone3, &arguments, sizeof arguments));
 }
 
+pid_t cl_clone_sibling(void) {
+  struct clone_args arguments = {.flags = CLONE_PARENT};
+  return (pid_t)result(syscall(SYS_clone3, &arguments, sizeof arguments));
+}
+
 pid_t cl_fork(void) { return (pid_t)result(fork()); }
 
 void cl_exit_now(int code) { _exit(code); }
 
 pid_t cl_wait(pid_t pid, int flags, int *status) {
   return (pid_t)result(waitpid(pid, status, (flags & CL_NO_WAIT ? WNOHANG : 0) | __WALL));
+}
+
+pid_t cl_peek_ended(void) {
+  siginfo_t info = {0};
+  if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) return -errno;
+  return info.si_pid;
 }
 
 int cl_unshare(int flags) { return (int)result(unshare(flags)); }
@@ -188,7 +200,16 @@ int cl_packet_pair(int ends[2]) {
   return (int)result(setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
 }
 
-ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender) {
+int cl_datagram_socket(void) {
+  int sock = (int)result(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (sock < 0) return sock;
+  int on = 1;
+  long outcome = result(setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
+  if (outcome < 0) close(sock);
+  return outcome < 0 ? (int)outcome : sock;
+}
+
+ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender, uid_t *uid) {
   struct iovec iov = {.iov_base = bytes, .iov_len = length};
   union {
     struct cmsghdr align;
@@ -197,6 +218,7 @@ ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender) {
   struct msghdr message = {
       .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
   *sender = 0;
+  *uid = (uid_t)-1;
   ssize_t got = result(recvmsg(sock, &message, MSG_CMSG_CLOEXEC));
   if (got < 0) return got;
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
@@ -204,6 +226,7 @@ ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender) {
     struct ucred credentials;
     memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
     *sender = credentials.pid;
+    *uid = credentials.uid;
   }
   return got;
 }
@@ -257,12 +280,13 @@ int cl_listen_tcp(const char *text, uint16_t *port, int backlog) {
   return sock;
 }
 
-int cl_connect_loopback(uint16_t port) {
-  int sock = (int)result(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+int cl_connect_loopback(uint16_t port, int v6) {
+  struct sockaddr_storage address;
+  socklen_t length;
+  parse_address(v6 ? "::1" : "127.0.0.1", port, &address, &length);
+  int sock = (int)result(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (sock < 0) return sock;
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(sock, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) {
+  if (connect(sock, (struct sockaddr *)&address, length) < 0 && errno != EINPROGRESS) {
     int code = errno;
     close(sock);
     return -code;
@@ -277,3 +301,28 @@ int cl_socket_error(int fd) {
 }
 
 int cl_shutdown_write(int fd) { return (int)result(shutdown(fd, SHUT_WR)); }
+
+int cl_open_terminal(int ends[2]) {
+  ends[0] = (int)result(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
+  if (ends[0] < 0) return ends[0];
+  int unlocked = 0;
+  long outcome = result(ioctl(ends[0], TIOCSPTLCK, &unlocked));
+  if (outcome >= 0) outcome = ends[1] = (int)result(ioctl(ends[0], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (outcome < 0) close(ends[0]);
+  return outcome < 0 ? (int)outcome : 0;
+}
+
+int cl_control_terminal(int fd) { return (int)result(ioctl(fd, TIOCSCTTY, 0)); }
+
+int cl_set_terminal_size(int fd, uint16_t columns, uint16_t rows) {
+  struct winsize size = {.ws_col = columns, .ws_row = rows};
+  return (int)result(ioctl(fd, TIOCSWINSZ, &size));
+}
+
+int cl_terminal_size(int fd, uint16_t *columns, uint16_t *rows) {
+  struct winsize size;
+  if (ioctl(fd, TIOCGWINSZ, &size) < 0) return -errno;
+  *columns = size.ws_col;
+  *rows = size.ws_row;
+  return 0;
+}

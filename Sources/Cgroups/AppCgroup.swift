@@ -38,6 +38,11 @@ package struct AppCgroup: Sendable {
     AppCgroup(hierarchy, path: "\(parent)/\(CgroupName.shims)", kind: .shims)
   }
 
+  /// The instance's group for what engines leave behind of commands.
+  package static func monitors(_ hierarchy: CgroupHierarchy, parent: String) -> AppCgroup {
+    AppCgroup(hierarchy, path: "\(parent)/\(CgroupName.monitors)", kind: .container)
+  }
+
   // MARK: Where it is
 
   /// This group's folder in v2, for CLONE_INTO_CGROUP and `cgroup.kill`.
@@ -74,6 +79,11 @@ package struct AppCgroup: Sendable {
   /// Makes the group and what lies above it, with controllers delegated down the path. One that exists is fine.
   package func create(_ limits: Limits = Limits()) throws(SystemFault) {
     for root in roots(limits) {
+      // Most often only the last step is missing, and its parent has delegated already.
+      if root != hierarchy.unified || hierarchy.unifiedControllers.isEmpty, mkdir(root + path, 0o755) == 0 {
+        if root == hierarchy.legacy[.cpuset] { try inheritCPUSet(root + path) }
+        continue
+      }
       var made = root
       for part in path.split(separator: "/") {
         if root == hierarchy.unified { delegate(in: made) }
@@ -210,6 +220,22 @@ package struct AppCgroup: Sendable {
     }
     // Podman's monitor is not the app: it lives to tell how the app ended.
     for child in try children(folder) where !child.hasSuffix("/conmon") { try collect(child, into: &found) }
+  }
+
+  /// Podman's monitors of a container and of commands in it.
+  package var monitors: [Int32] { members("/conmon") }
+
+  /// Every process in the group itself and every monitor, in any hierarchy.
+  package var everyone: [Int32] { members("") + monitors }
+
+  private func members(_ below: String) -> [Int32] {
+    var found: Set<Int32> = []
+    for root in hierarchy.roots {
+      // Best effort: not every hierarchy has the group.
+      let text = (try? File.text("\(root)\(path)\(below)/cgroup.procs")) ?? ""
+      for line in text.split(separator: "\n") { if let pid = Int32(line), pid > 0 { found.insert(pid) } }
+    }
+    return found.sorted()
   }
 
   /// Whether anything lives in it or below it. For all but containers this is one small read.

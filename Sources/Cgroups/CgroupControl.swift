@@ -1,7 +1,7 @@
 internal import CLinux
 internal import Glibc
 package import Linux
-package import Model
+internal import Model
 
 extension AppCgroup {
   // MARK: Kill
@@ -88,36 +88,7 @@ extension AppCgroup {
     return false
   }
 
-  // MARK: Count
-
-  /// What all processes in it use and used. Counters of ended processes stay, as long as the group does.
-  package func usage() -> Usage {
-    var usage = Usage()
-    readCPU(&usage)
-    if let memory = folder(.memory) {
-      let v2 = memory.version == .v2
-      usage.memory = Bytes(number(memory.path, v2 ? "memory.current" : "memory.usage_in_bytes") ?? 0)
-      usage.memoryPeak = number(memory.path, v2 ? "memory.peak" : "memory.max_usage_in_bytes").map { Bytes($0) }
-      // v1 says "no limit" by the largest number of whole pages.
-      let limit = number(memory.path, v2 ? "memory.max" : "memory.limit_in_bytes")
-      usage.memoryLimit = limit.flatMap { $0 < UInt64(Int64.max) - 0xFFFF ? Bytes($0) : nil }
-    }
-    if let pids = folder(.pids) { usage.pids = number(pids.path, "pids.current") ?? 0 }
-    return usage
-  }
-
-  private func readCPU(_ usage: inout Usage) {
-    if let place = folder(.cpu), let text = try? File.text("\(place.path)/cpu.stat") {
-      let stat = KeyedFile(text)
-      usage.throttledNanoseconds = stat["throttled_usec"].map { $0 &* 1000 } ?? stat["throttled_time"] ?? 0
-    }
-    if let place = folder(.cpuacct), let used = number(place.path, "cpuacct.usage") {
-      usage.cpuNanoseconds = used
-    } else if let v2Folder, let text = try? File.text("\(v2Folder)/cpu.stat"), let used = KeyedFile(text)["usage_usec"]
-    {
-      usage.cpuNanoseconds = used &* 1000
-    }
-  }
+  // MARK: Out of memory
 
   /// How often the kernel killed a process of it for its memory limit. v2 counts all that lies below, also what is gone; v1
   /// only what is still there, so it is read before a container's own group goes.
@@ -139,8 +110,5 @@ extension AppCgroup {
     return ((try? children(folder)) ?? []).reduce(own) { $0 &+ legacyKills($1) }
   }
 
-  func number(_ folder: String, _ file: String) -> UInt64? {
-    guard let text = try? File.text("\(folder)/\(file)") else { return nil }
-    return UInt64(text.prefix { $0 != "\n" })
-  }
+  func number(_ folder: String, _ file: String) -> UInt64? { SmallFile.number("\(folder)/\(file)") }
 }

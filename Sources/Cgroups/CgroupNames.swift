@@ -4,11 +4,13 @@ package import Model
 package enum CgroupName {
   /// The group all shims of an instance live in, beside the apps' ones.
   static let shims = "shims"
+  /// The group of what engines leave behind of commands (podman's monitors), outside of the apps' limits.
+  static let monitors = "monitors"
 
   /// The component for an app. An app whose name the kernel (v1 keeps `tasks`, `release_agent`, `notify_on_release` in every
   /// folder) or we use gets a `_` in front, which no AppID starts with.
   static func component(_ app: AppID) -> String {
-    let taken = ["tasks", "release_agent", "notify_on_release", shims]
+    let taken = ["tasks", "release_agent", "notify_on_release", shims, monitors]
     return taken.contains(app.name) ? "_\(app)" : app.name
   }
 

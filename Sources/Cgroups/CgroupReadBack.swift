@@ -72,7 +72,7 @@ extension AppCgroup {
       note: problem)
   }
 
-  private static func compare(_ text: String, _ file: LimitFile) -> (shown: String, matches: Bool) {
+  static func compare(_ text: String, _ file: LimitFile) -> (shown: String, matches: Bool) {
     let value = String(text.reversed().drop { $0 == "\n" }.reversed())
     switch file.expected {
     case .anything: return (value, true)

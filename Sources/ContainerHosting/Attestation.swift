@@ -2,6 +2,7 @@ internal import Cgroups
 internal import EngineAPI
 internal import FileSystems
 internal import Model
+internal import Sandboxing
 internal import Scheduling
 
 /// Whether a started container is what its policy says: as the engine holds it, as the cgroup files have it, and as /proc shows
@@ -54,7 +55,7 @@ struct Attestation {
       reports.append(row("user", user, details.user))
     }
     let unexpected = details.mounts.filter { mount in
-      !recipe.table.entries.contains { $0.target == mount.target } && !recipe.image.volumes.contains(mount.target)
+      !recipe.entries.contains { $0.target == mount.target } && !recipe.image.volumes.contains(mount.target)
     }
     // A published port that is open to more than the policy says would be the network's.
     let open = details.ports.filter { binding in
@@ -99,12 +100,12 @@ struct Attestation {
   // MARK: What the kernel shows
 
   private func processReports(_ process: ProcessFacts) -> [LayerReport] {
-    let allowed = ProcessFacts.mask(recipe.effectiveCapabilities)
+    let allowed = ProcessFacts.mask(recipe.launch.policy.effectiveCapabilities)
     let held = process.effective | process.permitted | process.bounding | process.inheritable | process.ambient
     let extra = ProcessFacts.names(held & ~allowed)
     var reports = [
       row(
-        "capabilities", Self.list(recipe.effectiveCapabilities), Self.list(ProcessFacts.names(held)),
+        "capabilities", Self.list(recipe.launch.policy.effectiveCapabilities), Self.list(ProcessFacts.names(held)),
         same: extra.isEmpty),
       row("no-new-privileges", recipe.spec.host.noNewPrivileges ? "on" : "off", process.noNewPrivileges ? "on" : "off"),
       row(
@@ -173,8 +174,11 @@ struct Attestation {
     if policy.readOnlyRoot {
       reports.append(row("root mount", "read-only", root?.isReadOnly == true ? "read-only" : "writable"))
     }
-    for entry in recipe.table.entries {
-      guard let mount = process.mounts.last(where: { $0.target == entry.target }) else {
+    var known: Set<String> = ["/dev", "/dev/shm"]
+    for entry in recipe.entries {
+      let place = process.place(of: entry.target)
+      known.insert(place)
+      guard let mount = process.mounts.last(where: { $0.target == place }) else {
         reports.append(row("mount \(entry.target)", "there", "absent"))
         continue
       }
@@ -184,8 +188,11 @@ struct Attestation {
       let shared = mount.propagation.contains { $0.hasPrefix("shared") }
       if shared { reports.append(row("mount \(entry.target)", "private", "shared")) }
     }
+    for path in recipe.imageVolumes {
+      let isReadOnly = process.mounts.last { $0.target == path }?.isReadOnly == true
+      reports.append(row("image volume \(path)", "read-only", isReadOnly ? "read-only" : "writable"))
+    }
     // Memory the policy does not know of could be written without a limit but the app's own.
-    let known = Set(recipe.table.entries.map(\.target)).union(["/dev", "/dev/shm"])
     for mount in process.mounts
     where mount.type == "tmpfs" && !mount.isReadOnly && !known.contains(mount.target)
       && !mount.target.hasPrefix("/proc/") && !mount.target.hasPrefix("/sys/") && !mount.target.hasPrefix("/dev/")

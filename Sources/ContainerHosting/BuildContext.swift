@@ -1,6 +1,7 @@
 package import EngineAPI
 internal import Glibc
 package import Linux
+package import Model
 
 /// Why a build's folder cannot be sent.
 package enum ContextProblem: Error, CustomStringConvertible {
@@ -41,8 +42,32 @@ package struct BuildContext {
     init(_ folder: consuming Folder) { self.folder = folder }
   }
 
-  /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in.
-  package static func archive(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> ByteSource {
+  /// Where a context is.
+  package enum Place: Sendable {
+    case path(String)
+    /// A folder that its owner has opened.
+    case opened(SharedDescriptor)
+
+    var path: String {
+      switch self {
+      case .path(let path): path
+      case .opened(let folder): folder.withRaw { "/proc/self/fd/\($0)" }
+      }
+    }
+  }
+
+  /// The whole folder but for what its `.dockerignore` names; `dockerfile` is always in. All of it is read with the rights of
+  /// `reader` (nil: the daemon's), on a thread of its own.
+  package static func archive(
+    _ place: Place, keeping dockerfile: String, as reader: Policy.Loader? = nil
+  ) async throws(ContextProblem) -> ByteSource {
+    let stream: TarStream
+    do throws(SystemFault) { stream = try TarStream() } catch { throw .unreadable(error) }
+    try await stream.open(place, keeping: dockerfile, as: reader)
+    return ByteSource { try await stream.next() }
+  }
+
+  private static func collect(_ folder: String, keeping dockerfile: String) throws(ContextProblem) -> BuildContext {
     var context: BuildContext
     do throws(SystemFault) {
       let root = SharedFolder(try Folder(opening: folder))
@@ -59,8 +84,7 @@ package struct BuildContext {
     guard context.items.contains(where: { $0.path == dockerfile }) else {
       throw .noDockerfile(dockerfile, folder: folder)
     }
-    let stream = TarStream(context)
-    return ByteSource { try await stream.next() }
+    return context
   }
 
   private init(root: SharedFolder, ignore: IgnoreList) {
@@ -77,7 +101,7 @@ package struct BuildContext {
   /// Opens a plain file below the context. Another may have put a link, or a FIFO, on the way since it was listed.
   private static func openFile(_ path: String, in root: SharedFolder) throws(SystemFault) -> Opened {
     let file = try root.folder.withRaw { (raw) throws(SystemFault) in
-      try Place.read(path, in: raw, [.beneath, .noLinks, .noMagicLinks])
+      try Linux.Place.read(path, in: raw, [.beneath, .noLinks, .noMagicLinks])
     }
     var status = stat()
     try file.withRaw { (raw) throws(SystemFault) in _ = try check("stat", path) { fstat(raw, &status) } }
@@ -121,24 +145,25 @@ package struct BuildContext {
 
   /// Gives the archive piece by piece; reads each file when its turn comes, on a thread of its own.
   private actor TarStream {
-    private let context: BuildContext
-    private let loop: EventLoop?
+    private var context: BuildContext?
+    private nonisolated let loop: EventLoop
     private var position = 0
     private var open: (file: SharedDescriptor, left: UInt64, padding: Int, path: String)?
     private var ended = false
-    nonisolated var unownedExecutor: UnownedSerialExecutor {
-      loop?.asUnownedSerialExecutor() ?? MainActor.sharedUnownedExecutor
-    }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
-    init(_ context: BuildContext) {
-      self.context = context
-      // Best effort: without a thread of its own the files are read on the main executor.
-      loop = try? EventLoop(name: "build-context")
-    }
+    init() throws(SystemFault) { loop = try EventLoop(name: "build-context") }
 
-    deinit { loop?.stop() }
+    deinit { loop.stop() }
+
+    /// From here on this thread reads as `reader`.
+    func open(_ place: Place, keeping dockerfile: String, as reader: Policy.Loader?) throws(ContextProblem) {
+      do throws(SystemFault) { if let reader { try FileIdentity.assume(reader) } } catch { throw .unreadable(error) }
+      context = try BuildContext.collect(place.path, keeping: dockerfile)
+    }
 
     func next() throws -> [UInt8]? {
+      guard let context else { return nil }
       if let piece = try filePiece() { return piece }
       guard position < context.items.count else {
         if ended { return nil }
@@ -171,6 +196,7 @@ package struct BuildContext {
       case .folder: return Tar.header(item.path + "/", item.mode, "5", 0)
       case .link(let target): return Tar.header(item.path, item.mode, "2", 0, link: target)
       case .file:
+        guard let context else { return [] }
         let opened = try BuildContext.openFile(item.path, in: context.root)
         let size = opened.size
         let padding = Int((UInt64(BuildContext.block) - size % UInt64(BuildContext.block)) % UInt64(BuildContext.block))
@@ -264,21 +290,37 @@ struct IgnoreList {
   }
 
   private static func match(_ pattern: ArraySlice<[Character]>, _ path: ArraySlice<[Character]>) -> Bool {
-    guard let first = pattern.first else { return path.isEmpty }
-    if first == ["*", "*"] {
-      return match(pattern.dropFirst(), path) || (!path.isEmpty && match(pattern, path.dropFirst()))
-    }
-    guard let part = path.first, glob(first[...], part[...]) else { return false }
-    return match(pattern.dropFirst(), path.dropFirst())
+    spans(pattern, path, isGap: { $0 == ["*", "*"] }) { glob($0[...], $1[...]) }
   }
 
   private static func glob(_ pattern: ArraySlice<Character>, _ text: ArraySlice<Character>) -> Bool {
-    guard let first = pattern.first else { return text.isEmpty }
-    if first == "*" {
-      return glob(pattern.dropFirst(), text) || (!text.isEmpty && glob(pattern, text.dropFirst()))
+    spans(pattern, text, isGap: { $0 == "*" }) { $0 == "?" || $0 == $1 }
+  }
+
+  /// Whether `pattern`, whose gaps stand for any number of items, describes all of `items`. Going back to the last gap alone is
+  /// enough, so no pattern takes longer than the product of the two lengths.
+  private static func spans<Item>(
+    _ pattern: ArraySlice<Item>, _ items: ArraySlice<Item>, isGap: (Item) -> Bool, matches: (Item, Item) -> Bool
+  ) -> Bool {
+    var at = pattern.startIndex
+    var item = items.startIndex
+    var gap: (pattern: Int, item: Int)?
+    while item < items.endIndex {
+      if at < pattern.endIndex, isGap(pattern[at]) {
+        gap = (at, item)
+        at += 1
+      } else if at < pattern.endIndex, matches(pattern[at], items[item]) {
+        at += 1
+        item += 1
+      } else if let last = gap {
+        gap = (last.pattern, last.item + 1)
+        at = last.pattern + 1
+        item = last.item + 1
+      } else {
+        return false
+      }
     }
-    guard let character = text.first, first == "?" || first == character else { return false }
-    return glob(pattern.dropFirst(), text.dropFirst())
+    return pattern[at...].allSatisfy(isGap)
   }
 }
 

@@ -1,5 +1,6 @@
 internal import Cgroups
 internal import EngineAPI
+internal import Health
 package import Linux
 package import Model
 internal import FileSystems
@@ -20,15 +21,21 @@ package final class ContainerHost: AppHost {
   let networks: Networks
   let turnstile: Turnstile
   let files: FileWork
+  let loop: EventLoop
+  let prober: Prober
+  let notifySockets: NotifySockets
 
   /// Connects to nothing yet. `loop` carries all engine connections.
   package init(_ settings: ContainerSettings, on loop: EventLoop) throws(SystemFault) {
     self.settings = settings
+    self.loop = loop
     (events, told) = AsyncStream.makeStream(of: HostEvent.self)
     link = EngineLink(settings.endpoint, loop, callTimeout: settings.callTimeout)
     networks = Networks(settings)
     turnstile = Turnstile(width: settings.width)
     files = try FileWork()
+    prober = try Prober()
+    notifySockets = NotifySockets(on: loop)
   }
 
   /// Which engine answers, and what it is; for `doctor` and `status`.
@@ -50,8 +57,9 @@ package final class ContainerHost: AppHost {
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
       throw HostFailure(.refused, "mem_limit is \(memory.readable); an engine starts nothing below 6 MiB")
     }
-    let image = try await Images(engine: engine, progress: progress).resolve(source)
+    let image = try await Images(engine: engine, progress: progress).resolve(source, as: policy.loader)
     try Images.check(image, policy, settings)
+    try refuseNeverReady(policy, image)
     return image.id
   }
 
@@ -78,14 +86,17 @@ package final class ContainerHost: AppHost {
     CgroupName.slice(base: settings.layout.cgroupBase, instance: settings.layout.name, app: app)
   }
 
-  private func mounts(_ policy: Policy, uidBase: UInt32) throws(HostFailure) -> MountTable {
+  private func mounts(_ policy: Policy, uidBase: UInt32, pins: String? = nil) throws(HostFailure) -> MountTable {
     do throws(MountProblem) {
       return try MountTable(
-        policy, settings.layout, uidBase: uidBase, engineSockets: [settings.endpoint.socket])
+        policy, settings.layout, uidBase: uidBase, engineSockets: [settings.endpoint.socket], pins: pins)
     } catch {
       throw HostFailure(error)
     }
   }
+
+  /// Where one container's sources are made visible while it is being started.
+  func pins(_ app: AppID, _ generation: UInt64) -> String { "\(settings.layout.run)/binds/\(app).\(generation)" }
 
   func refuseShortfalls(_ policy: Policy, _ shortfalls: [Shortfall]) throws(HostFailure) {
     guard policy.enforcement == .strict, let first = shortfalls.first else { return }
@@ -111,6 +122,9 @@ package final class ContainerHost: AppHost {
     do throws(HostFailure) {
       let recipe = try await recipe(launch, engine, names.first)
       try await files.prepare(recipe.table)
+      if policy.loader != nil { try await files.checkPins(recipe.table, socket: settings.endpoint.socket) }
+      try await listen(
+        launch, to: Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: ""))
       try refuseShortfalls(policy, try limit(policy, recipe.facts))
       let spec = recipe.spec
       let made = try await place(spec, name, engine)
@@ -130,6 +144,7 @@ package final class ContainerHost: AppHost {
         instance, launch, .created, memory: OutOfMemoryWatch(cgroup(policy.id, recipe.facts)))
       return instance
     } catch {
+      if policy.loader != nil { await files.unpin(pins(policy.id, launch.generation)) }
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)
@@ -183,11 +198,11 @@ package final class ContainerHost: AppHost {
     try Images.check(image, launch.policy, settings)
     var recipe = Recipe(
       settings: settings, facts: facts, launch: launch, image: image,
-      table: try mounts(launch.policy, uidBase: launch.uidBase), network: network,
+      table: try mounts(launch.policy, uidBase: launch.uidBase, pins: pins(launch.policy.id, launch.generation)),
+      network: network,
       cgroupParent: facts.cgroupDriver == "systemd" ? slice(launch.policy.id) : cgroup(launch.policy.id, facts).path)
-    if engine.differences.seccompIsFile, recipe.isFiltered {
-      recipe.seccompFile = try await files.storeFilter(
-        recipe.filter.json.text, in: "\(settings.layout.run)/seccomp")
+    if engine.differences.seccompIsFile, let filter = recipe.filter {
+      recipe.seccompFile = try await files.storeFilter(filter.json.text, in: "\(settings.layout.run)/seccomp")
     }
     return recipe
   }

@@ -24,7 +24,8 @@ extension ContainerHost {
           launch.policy, cgroup(instance.app, facts).apply(launch.policy.limits, share: CPUShare(launch.policy)))
       }
       let run = try await attest(instance, launch, engine)
-      if await register.started(id, at: run.startedAt) { await tellEnd(id, nil) }
+      if launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
+      if await register.started(id, run, group: cgroup(instance.app, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
@@ -56,7 +57,8 @@ extension ContainerHost {
     let state = proof.details.state
     return RunFacts(
       pid: state.pid, startedAt: state.startedAt ?? Clock.wall(), containerID: instance.handle,
-      ports: ports(proof.details), missing: broken.map { "\($0.name): \($0.note ?? "not in force")" })
+      ports: ports(proof.details), missing: broken.map { "\($0.name): \($0.note ?? "not in force")" },
+      imageHealthcheck: proof.recipe.image.healthcheck)
   }
 
   /// The engine's init hides that a program could not be run: it starts well, says so in the log, and ends.
@@ -153,7 +155,7 @@ extension ContainerHost {
   }
 
   package func kill(_ instance: Instance) async throws(HostFailure) {
-    let facts = try? await link.facts()
+    let facts = await link.lastFacts
     do throws(HostFailure) {
       let engine = try await link.engine()
       do throws(EngineFailure) { try await engine.killContainer(instance.handle) } catch {
@@ -210,9 +212,20 @@ extension ContainerHost {
   }
 
   package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
-    let group = cgroup(instance.app, try? await link.facts())
+    let group = cgroup(instance.app, await link.lastFacts)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) has no cgroup: it does not run") }
     return group.usage()
+  }
+
+  package func usages(_ instances: [(instance: Instance, pid: Int32)], details: Bool) async -> [Instance: Usage] {
+    // Best effort: an engine that does not answer has told its facts before, or its apps' groups are where they are without.
+    let facts = await link.lastFacts
+    return await files.usages(
+      instances.map { ($0.instance, cgroup($0.instance.app, facts), $0.pid) }, details: details)
+  }
+
+  package func processes(_ instance: Instance) async -> [Int32] {
+    (try? cgroup(instance.app, await link.lastFacts).processes) ?? []
   }
 
   package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
@@ -228,7 +241,12 @@ extension ContainerHost {
     let id = instance.handle
     let entry = await register.entry(id)
     await register.beginRemove(id)
-    if let details = try? await engine.inspectContainer(id), details.labels[Label.nonce] == instance.nonce {
+    var details: ContainerDetails?
+    do throws(EngineFailure) { details = try await engine.inspectContainer(id) } catch {
+      // It is gone and we have not begun to remove it before: somebody else has.
+      if case .notFound = error, entry?.removing == false { told.yield(.changedOutside(instance, .dead)) }
+    }
+    if let details, details.labels[Label.nonce] == instance.nonce {
       let limits = entry?.launch.policy.logging ?? Policy.LogLimits()
       await drain(instance, limits, engine)
       do throws(EngineFailure) {
@@ -237,9 +255,15 @@ extension ContainerHost {
         guard case .notFound = error else { throw HostFailure(error) }
       }
     }
+    if entry?.launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
     if let entry {
+      if entry.launch.policy.readiness == .notify { await stopListening(instance) }
       let name = settings.containerName(instance.app, instance.generation)
       await networks.release(entry.launch.policy, holder: name, engine)
+    }
+    if engine.differences.leavesExecMonitors {
+      let others = AppCgroup.monitors(settings.hierarchy, parent: settings.layout.cgroupParent)
+      ExecMonitor.kill(of: id, in: [cgroup(instance.app, facts), others])
     }
     if await !register.hasOther(instance) { try await removeGroup(cgroup(instance.app, facts)) }
     await register.drop(id)

@@ -18,7 +18,7 @@ package struct ContainerSettings: Sendable {
   /// How long one engine call may take before the app counts as stuck behind the engine.
   package var callTimeout: Duration = .seconds(60)
   /// How often an engine whose event stream is silent is asked whether it still answers, and how long it may take.
-  package var heartbeat: Duration = .seconds(10)
+  package var heartbeat: Duration = .seconds(2)
 
   package init(endpoint: EngineEndpoint, layout: InstanceLayout, hierarchy: CgroupHierarchy) {
     self.endpoint = endpoint
@@ -70,6 +70,10 @@ package struct EngineFacts: Sendable, Equatable {
   /// It runs without root: it cannot write the groups limits are held in.
   package var isRootless: Bool
   package var liveRestore: Bool
+  /// `docker 20.10.24, runc 1.1.5`: what an upgrade changes.
+  package var summary: String {
+    (["\(flavour) \(version)"] + components.filter { !$0.hasPrefix("Engine") }).joined(separator: ", ")
+  }
   /// Its own small init can be put before an app.
   package var hasInit: Bool
 }

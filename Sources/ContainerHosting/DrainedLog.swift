@@ -124,7 +124,7 @@ struct DrainedLog: Sendable {
       let record = records[index]
       index += 1
       guard record.stream != .lost, query.since.map({ record.time >= $0.nanoseconds }) ?? true,
-        query.until.map({ record.time <= $0.nanoseconds }) ?? true
+        query.until.map({ record.time <= $0.nanoseconds }) ?? true, query.run.map({ record.run == $0 }) ?? true
       else { continue }
       let bytes = try Self.bytes(log, record)
       taken += bytes.count

@@ -25,6 +25,9 @@ actor EngineLink {
 
   func facts() async throws(HostFailure) -> EngineFacts { try await connected().facts }
 
+  /// What was last known of it; asks nobody, so that one that hangs holds up nobody.
+  private(set) var lastFacts: EngineFacts?
+
   /// Forgets a connection that no longer answers.
   func lost() {
     current = nil
@@ -47,6 +50,11 @@ actor EngineLink {
       task = connecting
     } else {
       task = Task { [endpoint, loop, limits] in
+        // One that hangs is found out soon, and not only when a call of ordinary length is over.
+        var quick = limits
+        quick.connect = .seconds(2)
+        quick.call = .seconds(3)
+        await (try Engine.connect(to: endpoint, on: loop, limits: quick)).close()
         let engine = try await Engine.connect(to: endpoint, on: loop, limits: limits)
         return (engine, try await Self.facts(of: engine, endpoint))
       }
@@ -57,6 +65,7 @@ actor EngineLink {
     switch result {
     case .success(let found):
       current = found
+      lastFacts = found.facts
       return found
     case .failure(let error):
       throw (error as? EngineFailure).map { HostFailure($0) } ?? HostFailure(.failed, "\(error)")

@@ -1,3 +1,4 @@
+internal import Cgroups
 internal import FileSystems
 internal import Linux
 internal import Model
@@ -15,6 +16,31 @@ actor FileWork {
     do throws(MountProblem) { try table.prepareSources() } catch { throw HostFailure(error) }
   }
 
+  /// Whether the engine behind `socket` sees what was pinned; it would give the container empty folders otherwise.
+  func checkPins(_ table: MountTable, socket: String) throws(HostFailure) {
+    let pid: Int32
+    do throws(SystemFault) {
+      let connection = try UnixSocket.connect(socket)
+      pid = try connection.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw).pid }
+    } catch { throw HostFailure(.unavailable, "the engine cannot be reached: \(error)") }
+    guard table.pinsAreSeen(by: pid) else {
+      throw HostFailure(
+        .refused,
+        "the engine does not see what the supervisor mounts, so another user's folders cannot be given to a container",
+        hint: "Run both in one mount namespace, or let root load the policy")
+    }
+  }
+
+  func unpin(_ folder: String) { MountTable.unpinAll(folder) }
+
+  func usages(_ all: [(Instance, AppCgroup, Int32)], details: Bool) -> [Instance: Usage] {
+    var usages: [Instance: Usage] = [:]
+    for (instance, group, process) in all where group.exists {
+      usages[instance] = details ? group.detailedUsage(network: process) : group.usage()
+    }
+    return usages
+  }
+
   /// Puts a filter where an engine can read it, and returns the path. The name says the content, so it is written once.
   func storeFilter(_ json: String, in folder: String) throws(HostFailure) -> String {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
@@ -28,6 +54,12 @@ actor FileWork {
     } catch {
       throw HostFailure(.failed, "the system call filter could not be stored: \(error)")
     }
+  }
+
+  /// Takes away what an instance saw of our sockets.
+  func removeSockets(_ run: String, _ name: String) {
+    // Best effort: an empty folder that stays is made use of by nobody, and goes with the next boot.
+    _ = try? Tree.remove("apps", name, in: run)
   }
 
   func append(_ chunks: [LogChunk], run: UInt64, to log: DrainedLog) throws(SystemFault) {

@@ -39,6 +39,7 @@ extension ContainerHost {
         away = false
         told.yield(.available)
       }
+      await noteEngine()
       // Ends with this connection.
       let watch = Task { await self.watch(engine, stream) }
       defer { watch.cancel() }
@@ -53,7 +54,15 @@ extension ContainerHost {
     }
   }
 
-  /// A stream says nothing while nothing happens; an engine that hangs says nothing either. This tells them apart.
+  /// Tells that another engine answers than before: one that was upgraded while apps ran.
+  private func noteEngine() async {
+    guard let facts = try? await link.facts() else { return }
+    let before = await register.noteEngine(facts.summary)
+    if let before, before != facts.summary { told.yield(.engineChanged(from: before, to: facts.summary)) }
+  }
+
+  /// A stream says nothing while nothing happens; an engine that hangs says nothing either. This tells them apart. And an event can be
+  /// lost on the way: whether each first process is still there, the kernel says.
   private func watch(_ engine: Engine, _ stream: EventStream) async {
     while !Task.isCancelled {
       try? await Task.sleep(for: settings.heartbeat)
@@ -61,6 +70,7 @@ extension ContainerHost {
       do { _ = try await engine.ping(within: settings.heartbeat) } catch {
         return stream.cancel()
       }
+      if await register.living.contains(where: { $0.hasLostProcess }) { await reconcile(engine) }
     }
   }
 
@@ -194,6 +204,7 @@ extension ContainerHost {
   private func take(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Adoption {
     let details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
     await networks.adopt(launch.policy, holder: settings.containerName(instance.app, instance.generation))
+    try await listen(launch, to: instance)
     switch details.state.status {
     case .running, .paused:
       let paused = details.state.status == .paused
@@ -201,7 +212,7 @@ extension ContainerHost {
       await register.add(
         instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
       let run = try await adoptedFacts(instance, launch, engine)
-      if await register.started(instance.handle, at: run.startedAt) { await tellEnd(instance.handle, nil) }
+      if await register.started(instance.handle, run, group: group.path) { await tellEnd(instance.handle, nil) }
       return .running(run, paused: paused)
     case .created, .configured, .initialized:
       await register.add(instance, launch, .created)
@@ -218,10 +229,13 @@ extension ContainerHost {
   private func adoptedFacts(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure)
     -> RunFacts
   {
+    // best effort: what is not in force is found and told below.
+    try? await reassert(instance, launch.policy, link.facts(), engine)
     let proof = try await proof(instance, launch, engine)
     return RunFacts(
       pid: proof.details.state.pid, startedAt: proof.details.state.startedAt ?? Clock.wall(),
       containerID: instance.handle, ports: ports(proof.details),
-      missing: proof.broken.map { "\($0.name): \($0.note ?? "not in force")" })
+      missing: proof.broken.map { "\($0.name): \($0.note ?? "not in force")" },
+      imageHealthcheck: proof.recipe.image.healthcheck)
   }
 }

@@ -7,7 +7,7 @@ struct Images {
   var progress: @Sendable (WorkProgress) -> Void
 
   /// The image of a source, fetched or built as its rule says.
-  func resolve(_ source: ImageSource) async throws(HostFailure) -> ImageDetails {
+  func resolve(_ source: ImageSource, as loader: Policy.Loader? = nil) async throws(HostFailure) -> ImageDetails {
     switch source {
     case .reference(let name, .never):
       guard let image = try await find(name) else {
@@ -22,7 +22,7 @@ struct Images {
     case .reference(let name, .always):
       return try await pull(name)
     case .build(let context, let dockerfile, let arguments, let tag):
-      return try await build(context, dockerfile, arguments, tag)
+      return try await build(context, dockerfile, arguments, tag, loader)
     }
   }
 
@@ -61,14 +61,16 @@ struct Images {
     }
   }
 
-  private func build(_ context: String, _ dockerfile: String, _ arguments: [String: String], _ tag: String)
-    async throws(HostFailure) -> ImageDetails
-  {
+  private func build(
+    _ context: String, _ dockerfile: String, _ arguments: [String: String], _ tag: String, _ loader: Policy.Loader?
+  ) async throws(HostFailure) -> ImageDetails {
     var spec = BuildSpec(tag: ImageReference(tag))
     spec.dockerfile = dockerfile
     spec.arguments = arguments
     let archive: ByteSource
-    do throws(ContextProblem) { archive = try BuildContext.archive(context, keeping: dockerfile) } catch {
+    do throws(ContextProblem) {
+      archive = try await BuildContext.archive(.path(context), keeping: dockerfile, as: loader)
+    } catch {
       throw HostFailure(.missing, error.description)
     }
     let built = spec
@@ -125,7 +127,8 @@ struct Images {
       let name = image.user.prefix { $0 != ":" }
       guard name.isEmpty || name == "0" || name == "root" else { return }
       let binds = policy.mounts.contains { mount in
-        if case .bind = mount.kind { !mount.readOnly } else { false }
+        // Root in the container reads what only the host's root may read: nothing that somebody else chose.
+        if case .bind = mount.kind { !mount.readOnly || policy.loader != nil } else { false }
       }
       guard binds else { return }
       throw HostFailure(.refused, "the image runs as root, and the policy has a writable bind", hint: hint)

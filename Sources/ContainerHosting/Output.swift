@@ -64,12 +64,14 @@ extension ContainerHost {
     _ app: AppID, _ instance: Instance?, _ query: LogQuery, _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
     let log = DrainedLog(settings.layout.appLog(app), Policy.LogLimits())
-    guard let instance else { return try await sendDrained(log, query, tail: query.tail, yield) }
+    guard let instance, query.run == nil || query.run == instance.generation else {
+      return try await sendDrained(log, query, tail: query.tail, yield)
+    }
     let engine = try await link.engine()
     var wanted = LogsQuery(follow: query.follow, tail: nil, since: query.since, timestamps: true)
     wanted.until = query.until
     guard let tail = query.tail else {
-      try await sendDrained(log, query, tail: nil, yield)
+      if query.run == nil { try await sendDrained(log, query, tail: nil, yield) }
       return try await sendKept(instance, wanted, query, engine, yield)
     }
     try await sendLast(tail, instance, wanted, query, engine, log, yield)

@@ -22,6 +22,18 @@ struct ProcessFacts: Equatable {
   var limits: [String: (soft: String, hard: String)]
   var mounts: [Mounted]
   var oomScoreAdjustment: Int32
+  private let pid: Int32
+
+  /// Where a target is in the process's root: an image may have links on the way, as /var/run to /run, and the runtime follows them.
+  func place(of target: String) -> String {
+    guard !mounts.contains(where: { $0.target == target }), let root = try? Place.open("/proc/\(pid)/root", []),
+      let place = try? root.withRaw({ (raw) throws(SystemFault) in
+        try Place.open(target, in: raw, [.inRoot, .noMagicLinks])
+      })
+    else { return target }
+    // best effort: what cannot be followed is looked for as it is written.
+    return (try? place.withRaw { (raw) throws(SystemFault) in try Place.link("/proc/self/fd/\(raw)") }) ?? target
+  }
 
   struct Mounted: Equatable {
     var target: String
@@ -45,10 +57,11 @@ struct ProcessFacts: Equatable {
       let limits = try? File.text("/proc/\(pid)/limits"), let mounts = try? File.text("/proc/\(pid)/mountinfo"),
       let score = try? File.text("/proc/\(pid)/oom_score_adj")
     else { return nil }
-    self.init(status: status, cgroup: groups, limits: limits, mountInfo: mounts, oomScore: score)
+    self.init(status: status, cgroup: groups, limits: limits, mountInfo: mounts, oomScore: score, pid: pid)
   }
 
-  init?(status: String, cgroup: String, limits limitText: String, mountInfo: String, oomScore: String) {
+  init?(status: String, cgroup: String, limits limitText: String, mountInfo: String, oomScore: String, pid: Int32 = 0) {
+    self.pid = pid
     var fields: [Substring: Substring] = [:]
     for line in status.split(separator: "\n") {
       guard let colon = line.firstIndex(of: ":") else { continue }

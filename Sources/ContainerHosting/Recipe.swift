@@ -1,5 +1,6 @@
 internal import EngineAPI
 internal import FileSystems
+internal import Health
 internal import Model
 internal import Sandboxing
 internal import Scheduling
@@ -48,6 +49,10 @@ struct Recipe {
     spec.command = policy.entry.isEmpty ? nil : policy.entry
     spec.workingDirectory = policy.workingDirectory
     spec.environment = policy.environment.map { ($0.name, $0.value) }
+    if policy.readiness == .notify {
+      spec.environment.removeAll { $0.name == "NOTIFY_SOCKET" }
+      spec.environment.append(("NOTIFY_SOCKET", "\(Self.sockets)/\(NotifySockets.name)"))
+    }
     spec.healthcheck = .none
     spec.stopSignal = SignalName.name(of: policy.stopSignal) ?? String(policy.stopSignal)
     spec.stopTimeout = Int64(policy.stopGrace.seconds.rounded(.up))
@@ -83,7 +88,7 @@ struct Recipe {
     host.seccomp = seccomp
     host.securityOptions = policy.securityOptions.filter { $0.hasPrefix("apparmor=") }
     host.groupAdd = policy.supplementaryGroups.map { String($0) }
-    host.resources = resources
+    host.resources = Resources(policy)
     host.oomScoreAdjustment = Int64(policy.limits.oomScoreAdjustment)
     host.ulimits = ulimits
     host.ipcMode = "private"
@@ -111,24 +116,6 @@ struct Recipe {
 
   // MARK: Limits
 
-  /// The container's own group gets the same limits as the app's parent group, so that inspect shows them; block limits and
-  /// `mem_high` are held by the parent alone.
-  private var resources: Resources {
-    let limits = policy.limits
-    var resources = Resources()
-    resources.memory = limits.memory.map { Int64(clamping: $0.count) }
-    if limits.memory != nil {
-      // Left out, it would mean twice the memory.
-      resources.memorySwap = limits.memoryAndSwap.map { Int64(clamping: $0.count) } ?? -1
-    }
-    resources.memoryReservation = limits.memoryReservation.map { Int64(clamping: $0.count) }
-    resources.nanoCPUs = limits.cpus.map { Int64(($0 * 1e9).rounded()) }
-    resources.cpuShares = Int64(CPUShare(policy).shares)
-    resources.cpuset = limits.cpuset
-    resources.pidsLimit = limits.pids.map { Int64(clamping: $0) } ?? -1
-    return resources
-  }
-
   /// Given ones, and a bound for those whose default would be the engine's own.
   private var ulimits: [Ulimit] {
     var limits = policy.limits.rlimits.map {
@@ -146,35 +133,16 @@ struct Recipe {
 
   // MARK: The filter
 
-  /// Which calls the container may make.
-  var filter: SeccompProfile {
-    // A namespace of the app's own has only loopback in it, which servers and their checks need; a minimal app without a
-    // network has no use for it either.
-    let closed = policy.network.mode == .none && policy.preset == .minimal
-    return SeccompProfile(
-      families: closed ? [.unix] : [.unix, .internet, .netlink], capabilities: effectiveCapabilities)
-  }
-
-  /// Without `CAP_`: what the engine's default gives where the policy does not drop all, and what is added.
-  var effectiveCapabilities: [String] {
-    var held = Set(policy.capabilities.add)
-    if isPrivileged, !policy.capabilities.drop.contains("ALL") {
-      held.formUnion([
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
-      ])
-      held.subtract(policy.capabilities.drop)
-    }
-    return held.sorted()
-  }
+  /// Which calls the container may make; nil: any.
+  var filter: SeccompProfile? { SeccompProfile(policy) }
 
   private var seccomp: SeccompChoice {
-    if policy.securityOptions.contains("seccomp=unconfined") { return .unconfined }
+    guard let filter else { return .unconfined }
     return .profile(json: filter.json.text, file: seccompFile)
   }
 
   /// Whether the kernel must show a filter in the app's processes.
-  var isFiltered: Bool { !policy.securityOptions.contains("seccomp=unconfined") }
+  var isFiltered: Bool { filter != nil }
 
   // MARK: Network
 
@@ -197,8 +165,18 @@ struct Recipe {
 
   // MARK: Mounts
 
+  /// The app's mounts, and ours.
+  var entries: [MountTable.Entry] {
+    guard policy.readiness == .notify else { return table.entries }
+    let source = settings.layout.appSockets(policy.id, launch.generation)
+    return table.entries + [.init(target: Self.sockets, source: .path(source), readOnly: true)]
+  }
+
+  /// Where the app finds our sockets.
+  static let sockets = "/run/supervisor"
+
   private func addMounts(_ host: inout HostSpec) {
-    for entry in table.entries {
+    for entry in entries {
       switch entry.source {
       case .path(let source):
         host.mounts.append(
@@ -217,6 +195,20 @@ struct Recipe {
         host.tmpfs.append(memory)
       }
     }
+    for path in imageVolumes {
+      var nothing = TmpfsSpec(path)
+      nothing.size = 4096
+      nothing.isReadOnly = true
+      nothing.mode = "0555"
+      host.tmpfs.append(nothing)
+    }
+  }
+
+  /// What the image calls a VOLUME and the policy does not mount: empty, and as read-only as the rest of the root. The engine
+  /// would make a disk without limits of it.
+  var imageVolumes: [String] {
+    guard policy.readOnlyRoot else { return [] }
+    return image.volumes.filter { path in !table.entries.contains { $0.target == path } }.sorted()
   }
 
   /// FNV-1a of the whole policy: tells two policies apart, and says nothing about their content.

@@ -1,4 +1,5 @@
 internal import Cgroups
+internal import Glibc
 internal import Model
 
 /// Which containers this host knows, and how far each has come. What is decided here is decided without suspending.
@@ -26,11 +27,24 @@ actor Register {
     var memory: OutOfMemoryWatch?
     /// When it was seen to start.
     var startedAt: WallTime?
+    /// Its first process, in the host's numbering; 0: not known.
+    var pid: Int32 = 0
+    /// The process is gone, and no event has said so.
+    var hasLostProcess: Bool { pid > 0 && Glibc.kill(pid, 0) != 0 }
+    /// The path of the app's group, which it lies below.
+    var group = ""
     /// We are taking it away ourselves.
     var removing = false
   }
 
   private var entries: [String: Entry] = [:]
+  private var engine: String?
+
+  /// Which engine answers now; returns the one before.
+  func noteEngine(_ summary: String) -> String? {
+    defer { engine = summary }
+    return engine
+  }
 
   func add(
     _ instance: Instance, _ launch: Launch, _ stage: Stage, paused: Bool = false, memory: OutOfMemoryWatch? = nil
@@ -42,6 +56,8 @@ actor Register {
   func entry(_ id: String) -> Entry? { entries[id] }
 
   func drop(_ id: String) { entries[id] = nil }
+
+  func setLaunch(_ id: String, _ launch: Launch) { entries[id]?.launch = launch }
 
   /// Known containers that may run.
   var living: [Entry] { entries.values.filter { $0.stage == .running } }
@@ -59,8 +75,10 @@ actor Register {
   }
 
   /// Ends the start well; true: the container has ended meanwhile, which is now to be told.
-  func started(_ id: String, at time: WallTime) -> Bool {
-    entries[id]?.startedAt = time
+  func started(_ id: String, _ run: RunFacts, group: String) -> Bool {
+    entries[id]?.group = group
+    entries[id]?.startedAt = run.startedAt
+    entries[id]?.pid = run.pid
     guard case .starting(let ended)? = entries[id]?.stage else { return false }
     entries[id]?.stage = .running
     return ended

@@ -1,10 +1,10 @@
 internal import Linux
 internal import Model
-internal import RPC
-internal import Supervision
+package import RPC
+package import Supervision
 
 extension RPCFailure {
-  init(_ failure: OperationFailure) {
+  package init(_ failure: OperationFailure) {
     switch failure {
     case .noSuchApp(let id): self.init(.notFound, "no app is named '\(id)'", hint: "`supervisor ps -a` lists them all")
     case .notRunning(let id): self.init(.conflict, "\(id) is not running", data: .object(["reason": "not_running"]))
@@ -15,6 +15,7 @@ extension RPCFailure {
         .fault, "the apps are being stopped, but \(failure)",
         hint: "free some space and stop them again; until then the next daemon would start them")
     case .host(let failure): self.init(.fault, failure.message, hint: failure.hint)
+    case .invalid(let message, let hint): self.init(.invalidParameters, message, hint: hint)
     }
   }
 }
@@ -31,9 +32,15 @@ extension ControlService {
 
   // MARK: Which apps
 
-  /// Names and `@stack`s as ids, each once, in the order given; every name must be known.
+  /// The apps that the caller may see.
+  func visible() async -> [(id: AppID, stack: String, origin: String)] {
+    await supervisor.known.filter { access.role(in: $0.stack) != nil }
+  }
+
+  /// Names and `@stack`s as ids, each once, in the order given; every name must be known to the caller, who must have in its
+  /// stack the role that the call needs.
   func resolve(_ names: [String]) async throws(RPCFailure) -> [AppID] {
-    let known = await supervisor.known
+    let known = await visible()
     var ids: [AppID] = []
     for name in names {
       var found: [AppID]
@@ -47,6 +54,11 @@ extension ControlService {
         found = known.filter { $0.id.name == name }.map(\.id)
         if found.isEmpty {
           throw RPCFailure(.notFound, "no app is named '\(name)'", hint: nearest(name, known.map(\.id.name)))
+        }
+      }
+      for app in known where found.contains(app.id) {
+        guard let role = access.role(in: app.stack), role >= needed else {
+          throw access.denied("this call on \(app.id)", needed, in: app.stack)
         }
       }
       for id in found where !ids.contains(id) { ids.append(id) }
@@ -66,7 +78,7 @@ extension ControlService {
     return try await resolve(names)
   }
 
-  private func one(_ arguments: Arguments) async throws(RPCFailure) -> AppID {
+  func one(_ arguments: Arguments) async throws(RPCFailure) -> AppID {
     guard let name = try arguments.text("app") else { throw RPCFailure(.invalidParameters, "app is missing") }
     guard let id = try await resolve([name]).first else { throw RPCFailure(.notFound, "no app is named '\(name)'") }
     return id
@@ -76,7 +88,11 @@ extension ControlService {
 
   func list(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     var ids: [AppID]?
-    if let names = try arguments.texts("apps"), !names.isEmpty { ids = try await resolve(names) }
+    if let names = try arguments.texts("apps"), !names.isEmpty {
+      ids = try await resolve(names)
+    } else if access.everywhere == nil {
+      ids = await visible().map(\.id)
+    }
     // Taken first: what happens after it is not in the list for certain, and in `event.subscribe` from there on.
     let cursor = await supervisor.lastCursor
     return .object(["apps": .array(await supervisor.reports(ids).map(\.json)), "cursor": .integer(cursor)])
@@ -91,9 +107,13 @@ extension ControlService {
       let layers = try await supervisor.layers(id)
       object["layers"] = .array(layers.map(\.json))
     } catch { object["layers_error"] = .string(error.description) }
+    object["healthcheck"] = report.health?.json ?? .null
+    object["said"] = .optional(report.said)
+    object["pre_start"] = .optional(report.preStart)
     object["nonce"] = report.instance.map { .string($0.nonce) } ?? .null
     object["origin"] = .string(report.origin)
     object["depends_on"] = .array(report.policy.dependencies.map { .string($0.app.name) })
+    object["schedule"] = report.policy.schedule.map { .string("\($0.cron) (\($0.timezone))") } ?? .null
     object["restart"] = .string(report.policy.restart.text)
     object["exit"] =
       report.exit.map {
@@ -116,7 +136,10 @@ extension ControlService {
 
   private func wish(_ want: Want, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     let ids = try await named(arguments)
-    do throws(OperationFailure) { try await supervisor.want(want, ids) } catch { throw RPCFailure(error) }
+    let grace = try arguments.duration("grace_ms")
+    do throws(OperationFailure) { try await supervisor.want(want, ids, grace: grace) } catch {
+      throw RPCFailure(error)
+    }
     return Self.names(ids)
   }
 
@@ -127,7 +150,8 @@ extension ControlService {
 
   func restart(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     let ids = try await named(arguments)
-    do throws(OperationFailure) { try await supervisor.restart(ids) } catch { throw RPCFailure(error) }
+    let grace = try arguments.duration("grace_ms")
+    do throws(OperationFailure) { try await supervisor.restart(ids, grace: grace) } catch { throw RPCFailure(error) }
     return Self.names(ids)
   }
 
@@ -158,19 +182,23 @@ extension ControlService {
   // MARK: Waiting
 
   func await(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
-    try await follow(call, try await named(arguments), try arguments.integer("timeout_ms"))
+    try await follow(
+      call, try await named(arguments), try arguments.integer("timeout_ms"),
+      untilReady: try arguments.flag("ready"))
   }
 
   /// Sends the events of `ids` until each is what it is wanted to be, or will not get there, or the time is over.
-  func follow(_ call: RPCCall, _ ids: [AppID], _ timeout: Int64?) async throws(RPCFailure) -> JSONValue {
+  func follow(_ call: RPCCall, _ ids: [AppID], _ timeout: Int64?, untilReady: Bool = false)
+    async throws(RPCFailure) -> JSONValue
+  {
     let events = await supervisor.observe()
     // As long as a month is as good as for ever, and cannot overflow.
     let deadline = timeout.map { Clock.monotonic() + min(max($0, 0), 1 << 32) * 1_000_000 }
-    return try await waitUntilSettled(call, ids, events, deadline)
+    return try await waitUntilSettled(call, ids, events, deadline, untilReady)
   }
 
   private func waitUntilSettled(
-    _ call: RPCCall, _ ids: [AppID], _ events: AsyncStream<Event>, _ deadline: Int64?
+    _ call: RPCCall, _ ids: [AppID], _ events: AsyncStream<Event>, _ deadline: Int64?, _ untilReady: Bool
   ) async throws(RPCFailure) -> JSONValue {
     enum Turn: Sendable { case event(Event), timeout }
     var open = Set(ids)
@@ -191,7 +219,7 @@ extension ControlService {
       timer?.cancel()
       feed.finish()
     }
-    await sift(&open, &stuck)
+    await sift(&open, &stuck, untilReady)
     if open.isEmpty { return Self.settled(stuck, open, timedOut: false) }
     for await turn in turns {
       switch turn {
@@ -199,16 +227,16 @@ extension ControlService {
       case .event(let event):
         guard let app = event.app, ids.contains(app) else { continue }
         do { try await call.send(event.json) } catch { throw RPCFailure(.closed, "the caller is gone") }
-        await sift(&open, &stuck)
+        await sift(&open, &stuck, untilReady)
         if open.isEmpty { return Self.settled(stuck, open, timedOut: false) }
       }
     }
     throw RPCFailure(.closed, "cancelled")
   }
 
-  private func sift(_ open: inout Set<AppID>, _ stuck: inout JSONObject) async {
+  private func sift(_ open: inout Set<AppID>, _ stuck: inout JSONObject, _ untilReady: Bool) async {
     for id in open {
-      switch await supervisor.progress(of: id) {
+      switch await supervisor.progress(of: id, untilReady: untilReady) {
       case .underWay: break
       case .done: open.remove(id)
       case .stuck(let why):
@@ -228,14 +256,17 @@ extension ControlService {
   // MARK: Down
 
   func down(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
-    let known = await supervisor.known
+    let known = await visible().filter { access.role(in: $0.stack).map { $0 >= needed } ?? false }
     var ids: [AppID] = []
     if let names = try arguments.texts("apps"), !names.isEmpty { ids += try await resolve(names) }
     if let origin = try arguments.text("origin") { ids += known.filter { $0.origin == origin }.map(\.id) }
     if try arguments.flag("all") { ids = known.map(\.id) }
     var policies: [AppID: Policy] = [:]
     for report in await supervisor.reports(ids) { policies[report.id] = report.policy }
-    do throws(OperationFailure) { try await supervisor.want(.removed, ids) } catch { throw RPCFailure(error) }
+    let grace = try arguments.duration("grace_ms")
+    do throws(OperationFailure) { try await supervisor.want(.removed, ids, grace: grace) } catch {
+      throw RPCFailure(error)
+    }
     let outcome = try await follow(call, ids, try arguments.integer("timeout_ms"))
     var removed: [String] = []
     if try arguments.flag("data") {
@@ -244,7 +275,7 @@ extension ControlService {
       for id in ids where !left.contains(id) {
         guard let policy = policies[id] else { continue }
         removed += try await parts.removeData(of: policy)
-        await supervisor.releaseIDs(id)
+        if !policy.leavesFiles(volumes: await supervisor.volumesInUse) { await supervisor.releaseIDs(id) }
       }
     }
     var object = outcome.objectValue ?? JSONObject()
@@ -252,6 +283,21 @@ extension ControlService {
     object["removed_data"] = .array(removed.map { .string($0) })
     object["data"] = .array(ids.map { .string(facts.layout.appData($0)) })
     return .object(object)
+  }
+}
+
+extension Policy {
+  /// Whether files of this app's ids may be left when its own data is gone, `volumes` being there still: then nobody else gets
+  /// those ids.
+  fileprivate func leavesFiles(volumes: Set<String>) -> Bool {
+    mounts.contains { mount in
+      guard !mount.readOnly else { return false }
+      switch mount.kind {
+      case .volume(let name, external: let isExternal): return isExternal || volumes.contains(name)
+      case .bind: return true
+      case .memory: return false
+      }
+    }
   }
 }
 

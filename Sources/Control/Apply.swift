@@ -4,8 +4,22 @@ internal import RPC
 internal import Supervision
 
 extension ControlService {
+  /// The files of a call, checked alone and together.
+  struct CheckedFiles {
+    var checked: [CheckedApp] = []
+    /// Those whose profile is not asked for, too.
+    var present: Set<AppID> = []
+    var warnings: [JSONValue] = []
+  }
+
   /// `app.up`: all files are checked, alone and together, before anything changes.
   func up(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    let files = try await checkedFiles(arguments, of: "app.up")
+    return try await apply(files.checked, files.present, arguments, files.warnings)
+  }
+
+  /// Throws every problem of every file; nothing is changed.
+  func checkedFiles(_ arguments: Arguments, of method: String) async throws(RPCFailure) -> CheckedFiles {
     let environment = try arguments.map("environment")
     let profiles = Set(try arguments.texts("profiles") ?? [])
     var problems: [JSONValue] = []
@@ -14,8 +28,9 @@ extension ControlService {
     var left: Set<AppID> = []
     var readings: [Reading] = []
     for file in try arguments.objects("files") {
-      let source = try Self.source(file, environment)
-      let reading = Policies.read(source, rules: facts.rules)
+      var source = try Self.source(file, environment)
+      source.loader = access.loader
+      let reading = Policies.read(source, rules: standing.rules)
       for problem in reading.problems {
         let rendered = problem.rendered(file: source.path)
         if problem.severity == .error {
@@ -42,9 +57,15 @@ extension ControlService {
           : "\(problems.count) problems in policies; nothing was changed",
         data: .object(["problems": .array(problems), "hint": "`supervisor policy check` checks without a daemon"]))
     }
+    let names = checked.map(\.policy.id.name)
+    do throws(RPCFailure) { try await checkAccess(checked.map(\.policy)) } catch {
+      await recordDenied(method, names, error)
+      throw error
+    }
+    try await recordAllowed(method, names)
     // A file whose profile is not asked for is there all the same.
     let present = Set(readings.compactMap(\.policy?.id)).union(left)
-    return try await apply(checked, present, arguments, warnings)
+    return CheckedFiles(checked: checked, present: present, warnings: warnings)
   }
 
   private func apply(
@@ -53,12 +74,15 @@ extension ControlService {
     let origin = try arguments.text("origin") ?? ""
     let recreate = try arguments.flag("recreate")
     let noDependencies = try arguments.flag("no_deps")
+    let keepWants = try arguments.flag("keep_wants")
     let changes: [AppID: AppliedChange]
     do throws(OperationFailure) {
       changes = try await supervisor.apply(
-        checked.filter { !$0.policy.template }, origin: origin, recreate: recreate, noDependencies: noDependencies)
+        checked.filter { !$0.policy.template }, origin: origin, recreate: recreate, noDependencies: noDependencies,
+        keepWants: keepWants)
     } catch { throw RPCFailure(error) }
-    let orphans = await supervisor.orphans(of: origin, keeping: present)
+    let owned = Set(await visible().filter { (access.role(in: $0.stack) ?? .viewer) >= needed }.map(\.id))
+    let orphans = await supervisor.orphans(of: origin, keeping: present).filter { owned.contains($0) }
     if try arguments.flag("remove_orphans"), !orphans.isEmpty {
       do throws(OperationFailure) { try await supervisor.want(.removed, orphans) } catch { throw RPCFailure(error) }
     }
@@ -67,6 +91,20 @@ extension ControlService {
     return .object([
       "apps": .object(applied), "orphans": .array(orphans.map { .string($0.name) }), "warnings": .array(warnings),
     ])
+  }
+
+  /// Whether the caller may load all of these: into their stacks, in place of what is there under their ids.
+  private func checkAccess(_ policies: [Policy]) async throws(RPCFailure) {
+    let stacks = Dictionary(uniqueKeysWithValues: await supervisor.known.map { ($0.id, $0.stack) })
+    for policy in policies {
+      for stack in Set([policy.stack, stacks[policy.id] ?? policy.stack]).sorted() {
+        guard let role = access.role(in: stack), role >= needed else {
+          throw access.denied("loading \(policy.id)", needed, in: stack)
+        }
+      }
+      try checkOwned(policy, access)
+      try checkNames(policy, access)
+    }
   }
 
   private func together(_ readings: [Reading]) async -> [Problem] {

@@ -17,6 +17,11 @@ struct Arguments {
     }
   }
 
+  /// The apps and stacks that the call names, of the right type or not: for the audit, and to see who may.
+  var appNames: [String] {
+    (object["apps"]?.arrayValue ?? []).compactMap(\.stringValue) + (object["app"]?.stringValue.map { [$0] } ?? [])
+  }
+
   func text(_ key: String) throws(RPCFailure) -> String? {
     guard let value = object[key], !value.isNull else { return nil }
     guard let text = value.stringValue else { throw wrong(key, "a string") }
@@ -33,6 +38,13 @@ struct Arguments {
     guard let value = object[key], !value.isNull else { return nil }
     guard let number = value.integerValue else { throw wrong(key, "a whole number") }
     return number
+  }
+
+  /// Milliseconds, at most a year of them.
+  func duration(_ key: String) throws(RPCFailure) -> Duration? {
+    guard let number = try integer(key) else { return nil }
+    guard 0...31_536_000_000 ~= number else { throw wrong(key, "milliseconds, at most a year") }
+    return .milliseconds(number)
   }
 
   func texts(_ key: String) throws(RPCFailure) -> [String]? {

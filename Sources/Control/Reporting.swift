@@ -11,7 +11,7 @@ extension AppReport {
     object["entry"] = .array(entry.map { .string($0) })
     object["state"] = .string(word.rawValue)
     object["status"] = .string(status)
-    object["health"] = .null
+    object["health"] = .optional(health?.word.rawValue)
     object["restarts"] = .count(restarts)
     object["exit_code"] = facts == nil ? .optional(exit?.exitCode) : .null
     object["reason"] = .optional(reason)
@@ -29,6 +29,10 @@ extension AppReport {
     object["wanted"] = .string(wanted)
     object["file"] = .string(file)
     object["started_at"] = .optional(facts?.startedAt.nanoseconds)
+    object["ready"] = isReady.map { .bool($0) } ?? .null
+    object["next_run"] = .optional(nextRun?.nanoseconds)
+    object["overrides"] = .array(overrides.map(\.json))
+    object["behind"] = .optional(behind)
     object["missing"] = .array((facts?.missing ?? []).map { .string($0) })
     return .object(object)
   }
@@ -37,6 +41,33 @@ extension AppReport {
 extension PublishedPort {
   /// `127.0.0.1:8080->80/tcp`, as docker prints it.
   var text: String { "\(hostAddress):\(hostPort)->\(appPort)/\(transport.rawValue)" }
+}
+
+extension HealthReport {
+  /// The keys of `status`' healthcheck.
+  var json: JSONValue {
+    var object = JSONObject()
+    object["health"] = .string(word.rawValue)
+    switch check.test {
+    case .command(let words): object["test"] = .array(words.map { .string($0) })
+    case .http(let port, let path): object["test"] = .string("http port \(port) \(path)")
+    case .tcp(let port): object["test"] = .string("tcp port \(port)")
+    case .image, .none: break
+    }
+    object["interval_ms"] = .integer(check.interval.wholeNanoseconds / 1_000_000)
+    object["timeout_ms"] = .integer(check.timeout.wholeNanoseconds / 1_000_000)
+    object["retries"] = .count(check.retries)
+    object["on_failure"] = .string(check.onFailure.rawValue)
+    object["failing"] = .count(failing)
+    if let last {
+      object["last_took_us"] = .integer(last.took.wholeNanoseconds / 1000)
+      switch last.outcome {
+      case .healthy: object["last"] = "success"
+      case .unhealthy(let why), .unknown(let why): object["last"] = .string(why)
+      }
+    }
+    return .object(object)
+  }
 }
 
 extension LayerReport {

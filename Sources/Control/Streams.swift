@@ -11,6 +11,7 @@ extension ControlService {
       throw RPCFailure(.invalidParameters, "apps must name at least one app")
     }
     let ids = try await resolve(names)
+    if let number = try arguments.integer("run") { return try await logs(ofRun: number, ids, call, arguments) }
     let follow = try arguments.flag("follow")
     let query = LogQuery(
       follow: follow, tail: try arguments.integer("tail").map { Int(clamping: $0) },
@@ -26,6 +27,34 @@ extension ControlService {
     } catch is CancellationError {
       throw RPCFailure(.closed, "cancelled")
     } catch { throw RPCFailure(.fault, "the log cannot be read: \(error)") }
+    return .object([:])
+  }
+
+  /// What one ended run of each wrote, as far as it is kept; at least the last lines that were kept with its end.
+  private func logs(ofRun number: Int64, _ ids: [AppID], _ call: RPCCall, _ arguments: Arguments)
+    async throws(RPCFailure)
+    -> JSONValue
+  {
+    for id in ids {
+      let exit = try await run(number, of: id)
+      let query = LogQuery(
+        tail: try arguments.integer("tail").map { Int(clamping: $0) },
+        since: try arguments.integer("since_ns").map { WallTime(nanoseconds: $0) },
+        until: try arguments.integer("until_ns").map { WallTime(nanoseconds: $0) }, run: exit.run)
+      do {
+        var isEmpty = true
+        for try await chunk in try await supervisor.logs(id, query) {
+          isEmpty = false
+          try await call.send(Self.json(chunk, id))
+        }
+        guard isEmpty, !exit.output.isEmpty, query.tail != 0 else { continue }
+        let time = exit.facts["ended_at"]?.integerValue ?? 0
+        let kept = LogChunk(time: WallTime(nanoseconds: time), stream: .output, bytes: Array(exit.output.utf8))
+        try await call.send(Self.json(kept, id))
+      } catch is CancellationError {
+        throw RPCFailure(.closed, "cancelled")
+      } catch { throw RPCFailure(.fault, "the log cannot be read: \(error)") }
+    }
     return .object([:])
   }
 
@@ -77,6 +106,8 @@ extension ControlService {
   func events(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
     var filter: Set<AppID>?
     if let names = try arguments.texts("apps"), !names.isEmpty { filter = Set(try await resolve(names)) }
+    // Apps that come later are not followed by one who may not see every stack: their stack may be another's.
+    if filter == nil, access.everywhere == nil { filter = Set(await visible().map(\.id)) }
     let follow = try arguments.flag("follow")
     let live = await supervisor.observe()
     let newest = await supervisor.lastCursor

@@ -209,8 +209,11 @@ package struct PublishedBinding: Sendable, Equatable {
       guard parts.count == 2, let port = UInt16(parts[0]) else { continue }
       for binding in value.arrayValue ?? [] {
         guard let host = UInt16(binding.text("HostPort")) else { continue }
+        // Podman leaves out the address that means all of them.
+        let address = binding.text("HostIp")
         result.append(
-          PublishedBinding(container: port, kind: String(parts[1]), address: binding.text("HostIp"), host: host))
+          PublishedBinding(
+            container: port, kind: String(parts[1]), address: address.isEmpty ? "0.0.0.0" : address, host: host))
       }
     }
     return result

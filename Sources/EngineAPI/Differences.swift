@@ -44,6 +44,10 @@ package struct EngineDifferences: Sendable, Equatable {
   package var importIgnoresTag: Bool { flavour == .podman }
   /// `tail` of logs gives the last lines as they were written; podman glues an unfinished one to the line before it.
   package var tailIsExact: Bool { flavour != .podman }
+  /// A monitor of each exec stays in the container's group for minutes after its end.
+  package var leavesExecMonitors: Bool { flavour == .podman }
+  /// Inspecting an image leaves its healthcheck out; podman's own call has it.
+  var hidesImageHealthcheck: Bool { flavour == .podman }
   /// Inspect leaves out LogConfig.Config.
   package var hidesLogOptions: Bool { flavour == .podman }
 
@@ -67,6 +71,10 @@ package struct EngineDifferences: Sendable, Equatable {
       spec.host.tmpfs[index].gid = nil
       spec.host.tmpfs[index].ownedByUser = true
     }
+    // An address given as 0.0.0.0 becomes a rule for packets to just that; none means every address, as docker has it.
+    for index in spec.host.ports.indices where spec.host.ports[index].address == "0.0.0.0" {
+      spec.host.ports[index].address = ""
+    }
     if spec.host.readonlyRoot { holdBackTmpfs(&spec.host) }
     if spec.host.log?.driver == "local" { spec.host.log?.driver = logDriver }
     if spec.host.log?.driver == "json-file" {
@@ -84,7 +92,8 @@ package struct EngineDifferences: Sendable, Equatable {
     where !host.tmpfs.contains(where: { $0.target == target }) && !host.mounts.contains(where: { $0.target == target })
     {
       var copy = TmpfsSpec(target)
-      copy.isReadOnlyCopy = true
+      copy.isReadOnly = true
+      copy.showsImageFiles = true
       copy.size = 4 << 20
       host.tmpfs.append(copy)
     }

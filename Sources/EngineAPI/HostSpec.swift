@@ -180,20 +180,22 @@ package struct TmpfsSpec: Sendable, Equatable {
   package var executable = false
   /// Podman's own way to say uid and gid: those of the container's user; and not to copy the image's files into it.
   var ownedByUser = false
-  /// Nothing can be written, but what the image has there is seen.
-  var isReadOnlyCopy = false
+  /// Nothing can be written.
+  package var isReadOnly = false
+  /// What the image has there is seen; Podman's.
+  var showsImageFiles = false
 
   package init(_ target: String) { self.target = target }
 
   var options: String {
-    var parts = [isReadOnlyCopy ? "ro" : "rw", "nosuid", "nodev"]
+    var parts = [isReadOnly ? "ro" : "rw", "nosuid", "nodev"]
     if !executable { parts.append("noexec") } else { parts.append("exec") }
     if let size { parts.append("size=\(size)") }
     if let inodes { parts.append("nr_inodes=\(inodes)") }
     if let uid { parts.append("uid=\(uid)") }
     if let gid { parts.append("gid=\(gid)") }
     if let mode { parts.append("mode=\(mode)") }
-    if isReadOnlyCopy { parts.append("tmpcopyup") }
+    if showsImageFiles { parts.append("tmpcopyup") }
     if ownedByUser { parts += ["U", "notmpcopyup"] }
     return parts.joined(separator: ",")
   }

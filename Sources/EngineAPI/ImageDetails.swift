@@ -49,7 +49,8 @@ package struct ImageDetails: Sendable, Equatable {
   package var exposedPorts: [String]
   /// Paths that would become anonymous volumes.
   package var volumes: [String]
-  package var hasHealthcheck: Bool
+  /// The check the image asks for; its test is never `image`.
+  package var healthcheck: Healthcheck?
   package var json: JSONValue
 
   init(_ json: JSONValue) {
@@ -71,7 +72,7 @@ package struct ImageDetails: Sendable, Equatable {
     labels = config.textMap("Labels")
     exposedPorts = config["ExposedPorts"]?.objectValue?.keys ?? []
     volumes = config["Volumes"]?.objectValue?.keys ?? []
-    hasHealthcheck = config["Healthcheck"]?.isNull == false
+    healthcheck = config["Healthcheck"].flatMap { Healthcheck(image: $0) }
   }
 }
 
@@ -108,5 +109,27 @@ package struct RemovedImages: Sendable, Equatable {
       // Podman's prune reports.
       if let id = report["Id"]?.stringValue { deleted.append(id) }
     }
+  }
+}
+
+extension Healthcheck {
+  /// An image's `Config.Healthcheck`; nil if it asks for nothing that can be understood. Durations are nanoseconds, 0 the default.
+  init?(image json: JSONValue) {
+    let words = json.texts("Test")
+    switch words.first {
+    case "CMD" where words.count > 1: self.init(.command(Array(words.dropFirst())))
+    case "CMD-SHELL" where words.count == 2: self.init(.command(["/bin/sh", "-c", words[1]]))
+    default: return nil
+    }
+    func duration(_ key: String, atLeast least: Duration) -> Duration? {
+      let value = json.whole(key)
+      return value > 0 ? min(max(.nanoseconds(value), least), .seconds(86_400)) : nil
+    }
+    interval = duration("Interval", atLeast: .milliseconds(100))
+    timeout = duration("Timeout", atLeast: .milliseconds(10))
+    startPeriod = duration("StartPeriod", atLeast: .milliseconds(1))
+    startInterval = duration("StartInterval", atLeast: .milliseconds(10))
+    let count = json.whole("Retries")
+    retries = count > 0 ? UInt32(clamping: count) : nil
   }
 }

@@ -35,7 +35,11 @@ extension Engine {
   package func inspectImage(_ image: String) async throws(EngineFailure) -> ImageDetails {
     var request = request(.get, path(image, "/json"), "inspect image \(image)")
     request.limit = transport.limits.listing
-    return ImageDetails(try await document(request))
+    var details = ImageDetails(try await document(request))
+    guard differences.hidesImageHealthcheck, details.healthcheck == nil else { return details }
+    request.path = "/v4.0.0/libpod\(path(image, "/json"))"
+    details.healthcheck = try await document(request)["Healthcheck"].flatMap { Healthcheck(image: $0) }
+    return details
   }
 
   /// `GET /images/json`.

@@ -11,7 +11,8 @@ extension MountTable {
       if let mode = entry.making {
         try make(path, mode, owner: entry.ownerUID)
       } else {
-        try inspect(path)
+        let place = try inspect(entry.named ?? path)
+        if entry.named != nil { try pin(place, at: path) }
       }
     }
     try inspectRoot()
@@ -56,9 +57,10 @@ extension MountTable {
     }
   }
 
-  private func inspect(_ path: String) throws(MountProblem) {
+  /// What is at the path, open.
+  private func inspect(_ path: String) throws(MountProblem) -> Descriptor {
     do throws(SystemFault) {
-      let place = try Place.open(path, [.noLinks, .noMagicLinks])
+      let place = try Place.open(path, as: loader, [.noLinks, .noMagicLinks])
       let (identity, kind) = try Self.identity(place, path)
       if kind == S_IFSOCK {
         throw SystemFault(call: forbiddenCall, subject: "a socket gives what listens on it", code: EPERM)
@@ -73,8 +75,11 @@ extension MountTable {
           throw SystemFault(call: forbiddenCall, subject: forbidden.because, code: EPERM)
         }
       }
+      return place
     } catch {
       switch error.code {
+      case EACCES where loader != nil, EPERM where loader != nil && error.call != forbiddenCall:
+        throw .badSource(path, reason: "uid \(loader?.uid ?? 0), who loaded the policy, may not read it")
       case ENOENT, ENOTDIR: throw .missingSource(path)
       case ELOOP: throw .linkedSource(path)
       case _ where error.call == forbiddenCall: throw .forbiddenSource(path, because: error.subject)

@@ -53,6 +53,8 @@ package struct MountTable: Sendable, Equatable {
     package var readOnly: Bool
     /// Whose it is: uid and gid of the folder that `prepareSources` makes, and of a tmpfs. Nil: root's.
     package var ownerUID: UInt32?
+    /// What the policy names, where the source is a place that it is made visible at (Pins.swift).
+    package var named: String?
     /// The mode of the folder that `prepareSources` makes; nil: the source must be there.
     package var making: UInt32?
 
@@ -72,6 +74,8 @@ package struct MountTable: Sendable, Equatable {
   let forbidden: [Forbidden]
   /// A native app's own root file system, looked at like a source.
   let rootfs: String?
+  /// With whose rights sources that the policy names are opened; nil: the daemon's.
+  let loader: Policy.Loader?
 
   /// A host path no app may reach by a mount.
   struct Forbidden: Sendable, Equatable {
@@ -79,13 +83,15 @@ package struct MountTable: Sendable, Equatable {
     var because: String
   }
 
-  /// Builds and checks the table; touches no file. `engineSockets` are refused as sources beside the well-known ones.
+  /// Builds and checks the table; touches no file. `pins`: where sources of a policy that somebody else loaded are made visible, for
+  /// a runtime that opens them by path and with its own rights. `engineSockets` are refused as sources beside the well-known ones.
   package init(
-    _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = []
+    _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = [], pins: String? = nil
   ) throws(MountProblem) {
     self.layout = layout
     forbidden = Self.forbidden(layout, engineSockets)
     rootfs = policy.runtime == .container ? nil : policy.rootfs
+    loader = policy.loader
     entries = []
     let owner = Self.owner(policy, uidBase)
     for mount in policy.mounts {
@@ -94,6 +100,7 @@ package struct MountTable: Sendable, Equatable {
     addDefaults(policy, owner)
     try checkTargets()
     for case .path(let source) in entries.filter({ $0.making == nil }).map(\.source) { try checkSource(source) }
+    if loader != nil, let pins { pinSources(below: pins) }
   }
 
   /// Who owns what is made for an app: nil is root, for an image that says itself who it is.

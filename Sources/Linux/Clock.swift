@@ -19,3 +19,9 @@ package enum Clock {
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
   }
 }
+
+/// How much this host can do at once.
+package enum ProcessorCount {
+  /// Processors that are online now (sysconf(3)); at least 1.
+  package static var online: Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+}

@@ -134,17 +134,20 @@ package func writeAll(_ raw: Int32, _ bytes: ArraySlice<UInt8>, _ subject: @auto
 
 /// Reads to the end of file; EFBIG above `limit`.
 package func readAll(_ file: borrowing Descriptor, _ subject: String, limit: Int) throws(SystemFault) -> [UInt8] {
-  try file.withRaw { (raw) throws(SystemFault) in
-    var bytes: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 16384)
-    while true {
-      let got = try check("read", subject) {
-        chunk.withUnsafeMutableBytes { Glibc.read(raw, $0.baseAddress, $0.count) }
-      }
-      if got == 0 { return bytes }
-      guard bytes.count + got <= limit else { throw SystemFault(call: "read", subject: subject, code: EFBIG) }
-      bytes += chunk[..<got]
+  try file.withRaw { (raw) throws(SystemFault) in try readAll(raw, subject, limit: limit) }
+}
+
+/// The same of a descriptor that the caller keeps open meanwhile.
+package func readAll(_ raw: Int32, _ subject: String, limit: Int) throws(SystemFault) -> [UInt8] {
+  var bytes: [UInt8] = []
+  var chunk = [UInt8](repeating: 0, count: 16384)
+  while true {
+    let got = try check("read", subject) {
+      chunk.withUnsafeMutableBytes { Glibc.read(raw, $0.baseAddress, $0.count) }
     }
+    if got == 0 { return bytes }
+    guard bytes.count + got <= limit else { throw SystemFault(call: "read", subject: subject, code: EFBIG) }
+    bytes += chunk[..<got]
   }
 }
 

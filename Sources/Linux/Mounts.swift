@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+package import Model
 
 /// What a mount forbids (mount_setattr(2)).
 package struct MountRules: OptionSet, Sendable, Equatable {
@@ -33,6 +34,14 @@ package enum Place {
     let flags = UInt64(CL_O_PATH) | (noFollow ? UInt64(O_NOFOLLOW) : 0)
     return Descriptor(
       owning: try checkShim("openat2", path) { cl_openat2(folder ?? AT_FDCWD, path, flags, 0, rules.rawValue) })
+  }
+
+  /// Opens `path` as `user`, who must be able to read it, not only to reach it.
+  package static func open(_ path: String, as user: Policy.Loader?, _ rules: ResolveRules) throws(SystemFault)
+    -> Descriptor
+  {
+    guard user != nil else { return try open(path, rules) }
+    return try FileIdentity.with(user) { () throws(SystemFault) in try read(path, in: AT_FDCWD, rules) }
   }
 
   /// Opens a file for reading.

@@ -39,6 +39,9 @@ package enum Namespaces {
   /// Forks with nothing new (fork(2)); 0 in the child.
   package static func fork() throws(SystemFault) -> Int32 { try checkShim("fork") { cl_fork() } }
 
+  /// Forks a child of the caller's parent, into the pid namespace last entered (clone3(2), CLONE_PARENT); 0 in the child.
+  package static func forkSibling() throws(SystemFault) -> Int32 { try checkShim("clone3") { cl_clone_sibling() } }
+
   /// Leaves the current namespaces of these kinds for new ones.
   package static func unshare(_ kinds: NamespaceKinds) throws(SystemFault) {
     try checkShim("unshare") { cl_unshare(Int32(bitPattern: kinds.rawValue)) }
@@ -49,6 +52,28 @@ package enum Namespaces {
     try process.withRaw { (raw) throws(SystemFault) in
       _ = try checkShim("setns") { cl_setns(raw, Int32(bitPattern: kinds.rawValue)) }
     }
+  }
+
+  /// The network namespace of the calling thread, to come back to.
+  package static func ownNetwork() throws(SystemFault) -> Descriptor {
+    Descriptor(
+      owning: try check("open", "/proc/thread-self/ns/net") { open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) })
+  }
+
+  /// Runs `body` with the calling thread in the network namespace of a process, and comes back to `home`; sockets made meanwhile stay in
+  /// that namespace. Unlike the others here it may be called where there are more threads: a thread's network is its own (setns(2)).
+  /// A thread that cannot come back must do nothing else, so the program ends.
+  package static func inNetwork<Result: ~Copyable>(
+    of process: borrowing Pidfd, home: SharedDescriptor, _ body: () throws(SystemFault) -> Result
+  ) throws(SystemFault) -> Result {
+    try enter(process, .network)
+    defer {
+      home.withRaw { raw in
+        let code = cl_setns(raw, Int32(CL_NEWNET))
+        if code < 0 { fatalError("setns: the way back to the host's network is lost: \(SystemFault.text(of: -code))") }
+      }
+    }
+    return try body()
   }
 
   package static func setHostName(_ name: String) throws(SystemFault) {

@@ -12,6 +12,31 @@ package struct Pidfd: ~Copyable, Sendable {
     descriptor = Descriptor(owning: try checkShim("pidfd_open", "\(pid)") { cl_pidfd_open(pid, 0) })
   }
 
+  /// The process that has this number now, if it lies in the cgroup `path` or below it, in any hierarchy; ESRCH if not. `path` is as in
+  /// /proc/PID/cgroup.
+  package init(of pid: Int32, in path: String) throws(SystemFault) {
+    let process = try Pidfd(of: pid)
+    let text: String
+    do throws(SystemFault) { text = try File.text("/proc/\(pid)/cgroup") } catch {
+      throw SystemFault(call: "pidfd_open", subject: "\(pid)", code: ESRCH)
+    }
+    let isInside = text.split(separator: "\n").contains { line in
+      let place = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).last ?? ""
+      return place == path[...] || place.hasPrefix(path + "/")
+    }
+    // What was read was about this very process only if it is not over yet: until then the number is its own.
+    guard isInside, process.isAlive else { throw SystemFault(call: "pidfd_open", subject: "\(pid)", code: ESRCH) }
+    self = process
+  }
+
+  /// Whether it has not ended.
+  package var isAlive: Bool {
+    descriptor.withRaw { raw in
+      var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+      return poll(&wait, 1, 0) == 0
+    }
+  }
+
   package borrowing func withRaw<Result: ~Copyable, Failure: Error>(_ body: (Int32) throws(Failure) -> Result)
     throws(Failure)
     -> Result
@@ -19,10 +44,24 @@ package struct Pidfd: ~Copyable, Sendable {
     try descriptor.withRaw(body)
   }
 
+  /// Gives the descriptor away.
+  package consuming func release() -> Descriptor { descriptor }
+
   /// ESRCH once it has ended and was waited for.
   package borrowing func send(_ signal: Int32) throws(SystemFault) {
     try descriptor.withRaw { (raw) throws(SystemFault) in
       _ = try checkShim("pidfd_send_signal", "\(signal)") { cl_pidfd_send_signal(raw, signal) }
+    }
+  }
+
+  /// To every process of the group it leads; to it alone on kernels that cannot (before 6.9).
+  package borrowing func sendToGroup(_ signal: Int32) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      do throws(SystemFault) {
+        _ = try checkShim("pidfd_send_signal", "\(signal)") { cl_pidfd_signal_group(raw, signal) }
+      } catch  where error.code == EINVAL {
+        _ = try checkShim("pidfd_send_signal", "\(signal)") { cl_pidfd_send_signal(raw, signal) }
+      }
     }
   }
 }
@@ -44,6 +83,16 @@ package enum Children {
     var signal: Int32 = 0
     cl_wait_status(status, &code, &signal)
     return (ended, signal == 0 ? .code(code) : .signal(signal))
+  }
+
+  /// Waits for ended children that are not among `known`, as far as they come before one that is; how many there were.
+  package static func reapStrangers(besides known: Set<Int32>) -> Int {
+    var count = 0
+    while true {
+      let pid = cl_peek_ended()
+      guard pid > 0, !known.contains(pid), (try? wait(pid, block: true)) != nil else { return count }
+      count += 1
+    }
   }
 
   /// _exit(2).

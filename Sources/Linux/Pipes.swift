@@ -50,12 +50,19 @@ package struct PacketPair: ~Copyable {
     child = Descriptor(owning: ends[1])
   }
 
+  /// Whether a packet, or the end, can be received at once.
+  package static func isWaiting(_ raw: Int32) -> Bool {
+    var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+    return poll(&wait, 1, 0) > 0
+  }
+
   /// One packet and its sender's pid in the caller's pid namespace; an empty one is the end.
   package static func receive(_ raw: Int32, limit: Int = 512) throws(SystemFault) -> (bytes: [UInt8], sender: Int32) {
     var sender: pid_t = 0
+    var uid: uid_t = 0
     var bytes = [UInt8](repeating: 0, count: limit)
     let got = try checkShim("recvmsg") {
-      bytes.withUnsafeMutableBytes { cl_receive_from(raw, $0.baseAddress, $0.count, &sender) }
+      bytes.withUnsafeMutableBytes { cl_receive_from(raw, $0.baseAddress, $0.count, &sender, &uid) }
     }
     bytes.removeLast(limit - Int(got))
     return (bytes, sender)
@@ -80,12 +87,12 @@ package enum SealedMemory {
   }
 
   /// All of it, at most `limit` bytes; EPERM if it is not sealed.
-  package static func read(_ file: borrowing Descriptor, limit: Int) throws(SystemFault) -> [UInt8] {
-    let sealed = try file.withRaw { (raw) throws(SystemFault) in
-      try checkShim("fcntl", "F_GET_SEALS") { cl_is_sealed(raw) }
+  package static func read(_ file: SharedDescriptor, limit: Int) throws(SystemFault) -> [UInt8] {
+    try file.withRaw { (raw) throws(SystemFault) in
+      let sealed = try checkShim("fcntl", "F_GET_SEALS") { cl_is_sealed(raw) }
+      guard sealed == 1 else { throw SystemFault(call: "fcntl", subject: "F_GET_SEALS", code: EPERM) }
+      return try readAll(raw, "memfd", limit: limit)
     }
-    guard sealed == 1 else { throw SystemFault(call: "fcntl", subject: "F_GET_SEALS", code: EPERM) }
-    return try readAll(file, "memfd", limit: limit)
   }
 }
 
@@ -100,9 +107,20 @@ package enum TCP {
       owning: try checkShim("bind", "\(address):\(asked)") { cl_listen_tcp(address, &port, backlog) })
   }
 
-  /// A socket on its way to 127.0.0.1 in the caller's network namespace.
-  package static func connectLoopback(_ port: UInt16) throws(SystemFault) -> Descriptor {
-    Descriptor(owning: try checkShim("connect", "127.0.0.1:\(port)") { cl_connect_loopback(port) })
+  package enum Family: Sendable { case v4, v6 }
+
+  /// A socket on its way to 127.0.0.1, or ::1, in the caller's network namespace.
+  package static func connectLoopback(_ port: UInt16, _ family: Family = .v4) throws(SystemFault) -> Descriptor {
+    Descriptor(
+      owning: try checkShim("connect", family == .v4 ? "127.0.0.1:\(port)" : "[::1]:\(port)") {
+        cl_connect_loopback(port, family == .v6 ? 1 : 0)
+      })
+  }
+
+  /// What has arrived, as much as there is room for; 0: the end.
+  package static func receive(_ raw: Int32, into bytes: inout [UInt8]) throws(SystemFault) -> Int {
+    let room = bytes.count
+    return try check("recv") { recv(raw, &bytes, room, 0) }
   }
 
   /// 0 once connected, or the errno it failed with.

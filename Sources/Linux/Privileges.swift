@@ -24,8 +24,22 @@ package enum Privileges {
     try checkShim("setresuid", "\(uid):\(gid)") { cl_become(uid, gid, groups, groups.count) }
   }
 
+  /// The scheduling class and priority that a process has by default (sched(7)).
+  package static func setOrdinaryPriority() {
+    var none = sched_param()
+    sched_setscheduler(0, SCHED_OTHER, &none)
+    setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 0)
+  }
+
   package static func setNoNewPrivileges() throws(SystemFault) {
     try checkShim("prctl", "PR_SET_NO_NEW_PRIVS") { cl_set_no_new_privs() }
+  }
+
+  /// Loads a system call filter (seccomp(2)), an array of `struct sock_filter`. Needs no_new_privs or CAP_SYS_ADMIN.
+  package static func loadFilter(_ program: [UInt8]) throws(SystemFault) {
+    try checkShim("seccomp", "SECCOMP_SET_MODE_FILTER") {
+      program.withUnsafeBytes { cl_load_filter($0.baseAddress, $0.count) }
+    }
   }
 
   /// Others of the same uid can no longer look inside, nor attach.

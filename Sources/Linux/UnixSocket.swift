@@ -1,11 +1,21 @@
 internal import CLinux
 internal import Glibc
 
-/// Who is at the other end of a Unix socket, as the kernel recorded it when the socket was connected (SO_PEERCRED, unix(7)).
+/// Who is at the other end of a Unix socket, as the kernel recorded it when the socket was connected (SO_PEERCRED and
+/// SO_PEERGROUPS, unix(7)).
 package struct PeerCredentials: Sendable, Equatable {
   package var pid: Int32
   package var uid: UInt32
   package var gid: UInt32
+  /// Supplementary groups.
+  package var groups: [UInt32]
+
+  package init(pid: Int32, uid: UInt32, gid: UInt32, groups: [UInt32] = []) {
+    self.pid = pid
+    self.uid = uid
+    self.gid = gid
+    self.groups = groups
+  }
 }
 
 /// Unix stream and seqpacket sockets. All are close-on-exec; listening and connecting by path go through
@@ -14,8 +24,10 @@ package enum UnixSocket {
   package enum Kind: Sendable { case stream, packets }
 
   /// A listening socket `name` in `folder`. A stale socket file is replaced; the caller holds the lock that says it is stale.
+  /// `group`: whose it is then, if not the caller's.
   package static func listen(
-    _ folder: borrowing Folder, _ name: String, mode: UInt32, kind: Kind = .stream, backlog: Int32 = 512
+    _ folder: borrowing Folder, _ name: String, mode: UInt32, group: UInt32? = nil, kind: Kind = .stream,
+    backlog: Int32 = 512
   ) throws(SystemFault) -> Descriptor {
     let path = "\(folder.path)/\(name)"
     let socket = try make(kind, nonBlocking: true)
@@ -26,7 +38,8 @@ package enum UnixSocket {
         // Bound with no access at all, then opened to `mode`: nobody connects in between.
         let mask = umask(0o777)
         defer { umask(mask) }
-        try check("bind", path) { withAddress(&address) { bind(raw, $0, $1) } }
+        try check("bind", path) { withAddress(&address) { Glibc.bind(raw, $0, $1) } }
+        if let group { try check("chown", path) { fchownat(directory, name, UInt32.max, group, AT_SYMLINK_NOFOLLOW) } }
         try check("chmod", path) { fchmodat(directory, name, mode, 0) }
         try check("listen", path) { Glibc.listen(raw, backlog) }
       }
@@ -70,6 +83,15 @@ package enum UnixSocket {
   package static func peer(_ raw: Int32) throws(SystemFault) -> PeerCredentials {
     var peer = PeerCredentials(pid: 0, uid: 0, gid: 0)
     try checkShim("getsockopt", "SO_PEERCRED") { cl_peer_credentials(raw, &peer.pid, &peer.uid, &peer.gid) }
+    // As many as a process may be in (NGROUPS_MAX); nearly all are in a few.
+    for room in [64, 65536] {
+      var groups = [UInt32](repeating: 0, count: room)
+      do throws(SystemFault) {
+        let count = try checkShim("getsockopt", "SO_PEERGROUPS") { cl_peer_groups(raw, &groups, Int32(room)) }
+        peer.groups = Array(groups[..<Int(count)])
+        break
+      } catch  where error.code == ERANGE && room == 64 { continue }
+    }
     return peer
   }
 
@@ -87,6 +109,13 @@ package enum UnixSocket {
       })
   }
 
+  /// Sends one packet with descriptors over a socket that a peer gave us; EAGAIN rather than waiting for it.
+  package static func offer(_ raw: Int32, _ bytes: [UInt8], descriptors: [Int32]) throws(SystemFault) {
+    _ = try checkShim("sendmsg") {
+      bytes.withUnsafeBytes { cl_offer_fds(raw, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count)) }
+    }
+  }
+
   /// Receives into `buffer`; passed descriptors are appended to `descriptors`, owned by the caller. 0 is the end of the stream.
   /// If any were cut off, all are closed and EMSGSIZE is thrown.
   package static func receive(
@@ -101,6 +130,31 @@ package enum UnixSocket {
     }
     for index in 0..<Int(count) { descriptors.append(SharedDescriptor(Descriptor(owning: arrived[index]))) }
     return Int(got)
+  }
+
+  /// As above, for a peer that is not trusted: more than `most` descriptors at once are closed, and EMSGSIZE is thrown.
+  package static func receive(
+    _ raw: Int32, into buffer: UnsafeMutableRawBufferPointer, most: Int, descriptors: inout [SharedDescriptor]
+  ) throws(SystemFault) -> Int {
+    var count: Int32 = 0
+    return try withUnsafeTemporaryAllocation(of: Int32.self, capacity: most) { (arrived) throws(SystemFault) in
+      let got = try checkShim("recvmsg") {
+        cl_receive_with_fds(raw, buffer.baseAddress, buffer.count, arrived.baseAddress, Int32(most), &count)
+      }
+      for index in 0..<Int(count) { descriptors.append(SharedDescriptor(Descriptor(owning: arrived[index]))) }
+      return Int(got)
+    }
+  }
+
+  /// One packet with what was passed beside it; no bytes: the end. One longer than `limit` is cut.
+  package static func receivePacket(_ raw: Int32, limit: Int) throws(SystemFault) -> (
+    bytes: [UInt8], descriptors: [SharedDescriptor]
+  ) {
+    let room = UnsafeMutableRawBufferPointer.allocate(byteCount: limit, alignment: 16)
+    defer { room.deallocate() }
+    var descriptors: [SharedDescriptor] = []
+    let got = try receive(raw, into: room, descriptors: &descriptors)
+    return (Array(room[..<got]), descriptors)
   }
 
   private static func type(_ kind: Kind) -> Int32 {
@@ -137,4 +191,40 @@ package enum UnixSocket {
 extension UnixSocket {
   /// Ends our side of a connection (shutdown(2), SHUT_WR); the peer reads to the end of what was sent. One already gone is fine.
   package static func endWriting(_ raw: Int32) { _ = shutdown(raw, Int32(SHUT_WR)) }
+}
+
+/// Datagram sockets that hear what others say to them, and who that is.
+extension UnixSocket {
+  /// A message, cut at the receiver's limit, and its sender as the kernel says, in the receiver's numbering.
+  package struct Datagram: Sendable {
+    package var bytes: [UInt8]
+    package var pid: Int32
+    package var uid: UInt32
+  }
+
+  /// Not bound yet; non-blocking.
+  package static func makeDatagram() throws(SystemFault) -> Descriptor {
+    Descriptor(owning: try checkShim("socket", "AF_UNIX") { cl_datagram_socket() })
+  }
+
+  /// Gives it the name `name` in an open folder, where nothing is yet.
+  package static func bind(_ raw: Int32, in folder: Int32, _ name: String, mode: UInt32) throws(SystemFault) {
+    var address = try address(folder, name)
+    try check("bind", name) { withAddress(&address) { Glibc.bind(raw, $0, $1) } }
+    try check("chmod", name) { fchmodat(folder, name, mode, 0) }
+  }
+
+  /// The next message; nil when none waits. Descriptors sent with it are not taken.
+  package static func receive(_ raw: Int32, limit: Int) throws(SystemFault) -> Datagram? {
+    var bytes = [UInt8](repeating: 0, count: limit)
+    var pid: pid_t = 0
+    var uid: uid_t = 0
+    do throws(SystemFault) {
+      let got = try checkShim("recvmsg") {
+        bytes.withUnsafeMutableBytes { cl_receive_from(raw, $0.baseAddress, $0.count, &pid, &uid) }
+      }
+      bytes.removeLast(limit - Int(got))
+      return Datagram(bytes: bytes, pid: pid, uid: uid)
+    } catch  where error.code == EAGAIN { return nil }
+  }
 }

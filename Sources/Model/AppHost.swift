@@ -70,15 +70,22 @@ package struct RunFacts: Sendable, Equatable {
   package var ports: [PublishedPort]
   /// One line per required layer or limit left out under `enforcement: degrade`.
   package var missing: [String]
+  /// The check that its image asks for.
+  package var imageHealthcheck: Healthcheck?
+  /// It has said so by its notify socket, before it was taken over.
+  package var saidReady: Bool
 
   package init(
-    pid: Int32, startedAt: WallTime, containerID: String? = nil, ports: [PublishedPort] = [], missing: [String] = []
+    pid: Int32, startedAt: WallTime, containerID: String? = nil, ports: [PublishedPort] = [], missing: [String] = [],
+    imageHealthcheck: Healthcheck? = nil, saidReady: Bool = false
   ) {
+    self.saidReady = saidReady
     self.pid = pid
     self.startedAt = startedAt
     self.containerID = containerID
     self.ports = ports
     self.missing = missing
+    self.imageHealthcheck = imageHealthcheck
   }
 }
 
@@ -101,6 +108,10 @@ package enum HostEvent: Sendable {
   /// The runtime behind the host stopped answering (why), or answers again.
   case unavailable(String)
   case available
+  /// Another version of the runtime answers than before.
+  case engineChanged(from: String, to: String)
+  /// The app itself says so, by its notify socket: that it is ready, and how it is, as text that was cut and cleaned.
+  case told(Instance, ready: Bool, status: String?)
 }
 
 /// Usage of one app, from its cgroup.
@@ -112,6 +123,8 @@ package struct Usage: Sendable, Equatable {
   package var memoryLimit: Bytes?
   package var pids: UInt64
   package var throttledNanoseconds: UInt64
+  /// What costs more to read; nil unless it was asked for.
+  package var details: UsageDetails?
 
   package init(
     cpuNanoseconds: UInt64 = 0, memory: Bytes = Bytes(0), memoryPeak: Bytes? = nil, memoryLimit: Bytes? = nil,
@@ -125,6 +138,33 @@ package struct Usage: Sendable, Equatable {
     self.pids = pids
     self.throttledNanoseconds = throttledNanoseconds
   }
+}
+
+/// What more is known of an app's use of the host. Nil: this host does not count it.
+package struct UsageDetails: Sendable, Equatable {
+  /// Most tasks there ever were.
+  package var pidsPeak: UInt64?
+  package var pidsLimit: UInt64?
+  /// How often a task more was refused.
+  package var pidsRefused: UInt64?
+  /// How often memory had to be reclaimed at the limit.
+  package var memoryAtLimit: UInt64?
+  package var outOfMemoryKills: UInt64?
+  package var swap: Bytes?
+  /// Bytes from and to disks.
+  package var blockRead: UInt64?
+  package var blockWritten: UInt64?
+  /// Bytes over interfaces of its own, loopback left out.
+  package var received: UInt64?
+  package var sent: UInt64?
+  /// Share of the last ten seconds, in percent, in which some task waited for it.
+  package var cpuPressure: Double?
+  package var memoryPressure: Double?
+  package var ioPressure: Double?
+  /// How many periods there were, and in how many of them it was held back.
+  package var periods: UInt64?
+  package var throttledPeriods: UInt64?
+  package init() {}
 }
 
 /// One isolation layer or limit of a running app, as asked and as the kernel says it.
@@ -152,8 +192,13 @@ package struct LogQuery: Sendable, Equatable {
   package var tail: Int?
   package var since: WallTime?
   package var until: WallTime?
+  /// Only what this generation wrote.
+  package var run: UInt64?
 
-  package init(follow: Bool = false, tail: Int? = nil, since: WallTime? = nil, until: WallTime? = nil) {
+  package init(
+    follow: Bool = false, tail: Int? = nil, since: WallTime? = nil, until: WallTime? = nil, run: UInt64? = nil
+  ) {
+    self.run = run
     self.follow = follow
     self.tail = tail
     self.since = since
@@ -195,7 +240,7 @@ package struct WorkProgress: Sendable, Equatable {
 /// What Supervision asks of a runtime. One contract suite runs over every implementation.
 ///
 /// No call blocks the caller's thread. A call that is cancelled leaves either nothing behind or an instance that `adopt`
-/// finds. All calls about one instance come one at a time, `logs` and `usage` apart.
+/// finds. All calls about one instance come one at a time, `logs`, `usage` and `exec` apart.
 package protocol AppHost: Sendable {
   /// Which apps this host runs.
   var runtime: Runtime { get }
@@ -211,6 +256,10 @@ package protocol AppHost: Sendable {
   func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
     -> String
 
+  /// The handle of the instance that `create` would make, if that is known before, and if an instance that was not started ends
+  /// with this process; else nil.
+  func plannedHandle(_ launch: Launch) -> String?
+
   /// Makes the instance with its limits in force; nothing of the app runs yet.
   func create(_ launch: Launch) async throws(HostFailure) -> Instance
 
@@ -224,6 +273,11 @@ package protocol AppHost: Sendable {
   /// Kills every process of the instance; the exit arrives as an event.
   func kill(_ instance: Instance) async throws(HostFailure)
 
+  /// Changes a running instance to a policy that differs only in what needs no new one: when this returns every limit is in force and
+  /// read back from the kernel; when it throws all of them are as before (the message says what could not be put back), `missing` if
+  /// the instance has ended.
+  func change(_ instance: Instance, from old: Launch, to new: Launch) async throws(HostFailure)
+
   /// Freezes or thaws every process of the instance.
   func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure)
 
@@ -236,12 +290,30 @@ package protocol AppHost: Sendable {
     found: [Instance: Adoption], removed: [String]
   )
 
+  /// Runs a command inside a running instance, and returns when that has ended. It gets the app's own sandbox, attested before its
+  /// first instruction where the runtime allows it; it ends with the app. Cancelled: the command is hung up on, then killed.
+  ///
+  /// Throws `missing` where the program is not there, `refused` where it cannot be executed or asks for more than the app has,
+  /// `conflict` where the app does not run or is paused.
+  func exec(_ instance: Instance, _ launch: Launch, _ request: ExecRequest) async throws(HostFailure) -> ExecEnd
+
+  /// Tries once whether a running instance answers within its own network, for at most `timeout`: `test` is `http` or `tcp`. Whatever
+  /// the app does, this ends and costs a bounded amount.
+  func probe(_ instance: Instance, _ test: Healthcheck.Test, timeout: Duration) async -> ProbeOutcome
+
   /// The output of an app's instances, oldest first; ends at the end of the log, or when a followed instance has ended.
   /// `instance` nil: what is kept of ended ones.
   func logs(_ app: AppID, _ instance: Instance?, _ query: LogQuery) -> AsyncThrowingStream<LogChunk, any Error>
 
   /// Usage now, from the kernel's own counters.
   func usage(_ instance: Instance) async throws(HostFailure) -> Usage
+
+  /// Usage of many at once, in one pass over the kernel's files; those that are gone are left out. `pids` are their first processes,
+  /// where the network's counters are found; with `details`, all that is counted.
+  func usages(_ instances: [(instance: Instance, pid: Int32)], details: Bool) async -> [Instance: Usage]
+
+  /// The host's numbers of its processes now; empty when it does not run.
+  func processes(_ instance: Instance) async -> [Int32]
 
   /// Every limit and layer as asked and as in force.
   func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport]
@@ -250,4 +322,6 @@ package protocol AppHost: Sendable {
 extension AppHost {
   /// For hosts whose events come of themselves.
   package func run() async {}
+
+  package func plannedHandle(_ launch: Launch) -> String? { nil }
 }

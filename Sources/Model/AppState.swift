@@ -48,7 +48,7 @@ package struct ExitReport: Sendable, Equatable {
 /// The word for an app's state in `ps`, events and JSON: the Engine's words and our own.
 package enum StateWord: String, Sendable, CaseIterable {
   case created, running, paused, restarting, exited, dead
-  case pending, pulling, starting, stopping, backoff, failed, completed
+  case pending, pulling, starting, stopping, backoff, failed, completed, scheduled
 }
 
 /// Signals by the names policies and `kill -s` use.

@@ -40,6 +40,9 @@ package struct InstanceLayout: Sendable, Equatable {
   /// `log/ID`
   package func appLog(_ app: AppID) -> String { "\(log)/\(app)" }
 
+  /// `run/apps/ID.GENERATION/sock`: what one instance of an app sees at `/run/supervisor`.
+  package func appSockets(_ app: AppID, _ generation: UInt64) -> String { "\(run)/apps/\(app).\(generation)/sock" }
+
   /// The control socket.
   package var controlSocket: String { "\(run)/supervisor.sock" }
 }

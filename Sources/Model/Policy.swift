@@ -31,6 +31,11 @@ package struct Policy: Sendable, Equatable {
   package var restart: RestartRule = .no
   package var backoff = Backoff()
   package var dependencies: [Dependency] = []
+  package var healthcheck = Healthcheck()
+  package var readiness = Readiness.started
+  /// Commands that must succeed first, each run like the app itself, in this order.
+  package var preStart: [[String]] = []
+  package var schedule: Schedule?
   package var stopSignal: Int32 = 15
   package var stopGrace: Duration = .seconds(10)
   package var network = Network()
@@ -44,6 +49,8 @@ package struct Policy: Sendable, Equatable {
   package var profiles: [String] = []
   /// The folder the policy file lies in: relative paths were resolved against it. Absolute.
   package var baseFolder: String
+  /// Who loaded it, if neither root nor the daemon's own user: what it names on the host is opened with these ids.
+  package var loader: Loader?
 
   package init(id: AppID, stack: String, runtime: Runtime, baseFolder: String) {
     self.id = id
@@ -51,6 +58,32 @@ package struct Policy: Sendable, Equatable {
     self.name = id.name
     self.runtime = runtime
     self.baseFolder = baseFolder
+  }
+
+  /// A user of this host as the kernel named them when they called.
+  package struct Loader: Sendable, Hashable {
+    package var uid: UInt32
+    package var gid: UInt32
+    /// Supplementary ones.
+    package var groups: [UInt32]
+
+    package init(uid: UInt32, gid: UInt32, groups: [UInt32]) {
+      self.uid = uid
+      self.gid = gid
+      self.groups = groups
+    }
+
+    /// `uid:gid:group,group`.
+    package var text: String { "\(uid):\(gid):\(groups.map { "\($0)" }.joined(separator: ","))" }
+
+    /// Reads `text` back; nil for anything else.
+    package init?(_ text: String) {
+      let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+      guard parts.count == 3, let uid = UInt32(parts[0]), let gid = UInt32(parts[1]) else { return nil }
+      let groups = parts[2].split(separator: ",").map { UInt32($0) }
+      guard groups.allSatisfy({ $0 != nil }) else { return nil }
+      self.init(uid: uid, gid: gid, groups: groups.compactMap { $0 })
+    }
   }
 
   /// What people and the desktop show of an app.

@@ -13,7 +13,7 @@ package func composeCoverage() -> [(key: String, verdict: String)] {
 }
 
 /// The attributes of a service in the Compose specification.
-let composeKeys: Set<String> = [
+package let composeKeys: Set<String> = [
   "annotations", "attach", "blkio_config", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "command",
   "configs",
   "container_name", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime",

@@ -14,6 +14,9 @@ package struct Configuration: Sendable, Equatable {
   package var unsafeHostUIDs: Set<String> = []
   package var operators: [Operator] = []
   package var logs = Logs()
+  package var metrics = Metrics.unix
+  /// What the audit may take on disk.
+  package var auditSize = Bytes.mebibytes(100)
   package init() {}
 
   package enum Engine: Sendable, Equatable {
@@ -51,11 +54,24 @@ package struct Configuration: Sendable, Equatable {
       case group(String)
     }
     /// From the least to the most.
-    package enum Role: String, Sendable, CaseIterable { case viewer, `operator`, owner, admin }
+    package enum Role: String, Sendable, CaseIterable, Comparable {
+      case viewer, `operator`, owner, admin
+      package static func < (left: Role, right: Role) -> Bool { left.rank < right.rank }
+      private var rank: Int { Self.allCases.firstIndex(of: self) ?? 0 }
+    }
     package var who: Who
     package var role: Role
     /// Names of stacks, `*` at the end standing for any rest.
     package var stacks: [String]
+  }
+
+  /// Where metrics are served.
+  package enum Metrics: Sendable, Equatable {
+    /// `metrics.sock` beside the control socket, for the same group.
+    case unix
+    /// An IPv4 address of loopback: whoever is on this host may read them there.
+    case port(address: String, UInt16)
+    case off
   }
 
   package struct Logs: Sendable, Equatable {
@@ -153,10 +169,24 @@ let settings: [Setting] = [
     }
   },
   later("devices_allowed", "Devices that apps may name", .map(.list(.path)), "giving devices to apps"),
-  later("audit", "How much of the audit is kept", .object([.init("max_size", .size, "Bytes")]), "the audit's size"),
-  later(
-    "metrics", "Where metrics are served", .object([.init("listen", .text(most: 128), "unix, ADDRESS:PORT or off")]),
-    "serving metrics"),
+  Setting(key: "audit", doc: "How much of the audit is kept", form: .object([.init("max_size", .size, "Bytes")])) {
+    node, configuration, findings in
+    if let size = node["max_size"]?.text.flatMap({ Bytes(parsing: $0) }) { configuration.auditSize = size }
+    if configuration.auditSize < .mebibytes(1) { findings.error(node["max_size"] ?? node, "max_size is at least 1m") }
+  },
+  Setting(
+    key: "metrics", doc: "Where numbers are served as Prometheus text",
+    form: .object([
+      .init(
+        "listen",
+        .checked(said: "unix, off, or 127.0.0.1:PORT", pattern: "^(unix|off|127\\.[0-9.]+:[0-9]+)$") {
+          metrics($0) != nil
+        },
+        "unix (metrics.sock beside the control socket), a port of loopback, or off")
+    ])
+  ) { node, configuration, _ in
+    if let place = node["listen"]?.text.flatMap({ metrics($0) }) { configuration.metrics = place }
+  },
   later(
     "desktop", "Where the desktop is served", .object([.init("listen", .text(most: 128), "ADDRESS:PORT")]),
     "the desktop"),
@@ -199,6 +229,20 @@ private func engine(_ text: String) -> Configuration.Engine? {
     guard text.hasPrefix("unix://") else { return nil }
     let path = String(text.dropFirst(7))
     return isTarget(path) && path != "/" ? .socket(absolutePath(path, in: "/")) : nil
+  }
+}
+
+private func metrics(_ text: String) -> Configuration.Metrics? {
+  switch text {
+  case "unix": return .unix
+  case "off": return .off
+  default:
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+    guard parts.count == 2, parts[0].hasPrefix("127."), isAddress(parts[0]), let port = UInt16(parts[1]), port > 0
+    else {
+      return nil
+    }
+    return .port(address: parts[0], port)
   }
 }
 

@@ -133,9 +133,7 @@ private func network(_ policy: Policy) -> [String] {
 
 private func lifecycle(_ policy: Policy) -> [String] {
   var lines: [String] = []
-  if !policy.dependencies.isEmpty {
-    lines.append("It starts after \(policy.dependencies.map(\.app.name).joined(separator: ", ")).")
-  }
+  lines += order(policy)
   if !policy.profiles.isEmpty {
     lines.append("It starts only with one of the profiles \(policy.profiles.joined(separator: ", ")).")
   }
@@ -151,10 +149,69 @@ private func lifecycle(_ policy: Policy) -> [String] {
     lines.append("When it fails it is started again\(maximum.map { ", \($0) times at most" } ?? ""): \(spacing).")
   }
   if let longest = policy.limits.maximumRuntime { lines.append("A run is ended after \(longest.compact).") }
+  if let most = policy.limits.maximumCPUTime {
+    lines.append("A run is ended once it has used \(most.compact) of processor time.")
+  }
+  lines += health(policy)
   lines.append("To stop it, \(signalName(policy.stopSignal)) is sent; after \(policy.stopGrace.compact) it is killed.")
   lines.append(
     policy.enforcement == .strict
       ? "Where a limit or layer cannot be enforced, it is not started."
       : "Where a limit or layer cannot be enforced, it is started without, and that is shown.")
+  return lines
+}
+
+private func order(_ policy: Policy) -> [String] {
+  var lines: [String] = []
+  for (condition, words) in [
+    (Policy.Dependency.Condition.started, "runs"), (.healthy, "is ready and healthy"),
+    (.completed, "has done its work"),
+  ] {
+    let those = policy.dependencies.filter { $0.condition == condition }
+    guard !those.isEmpty else { continue }
+    lines.append("It starts once \(those.map(\.app.name).joined(separator: " and ")) \(words).")
+  }
+  let carried = policy.dependencies.filter(\.restart).map(\.app.name)
+  if !carried.isEmpty { lines.append("It is restarted when \(carried.joined(separator: " or ")) is.") }
+  for command in policy.preStart { lines.append("Before each start \(command.joined(separator: " ")) must succeed.") }
+  if let schedule = policy.schedule {
+    let rest = schedule.concurrency == .replace ? "the old one is ended" : "the new one is left out"
+    lines.append(
+      "A run begins at \(schedule.cron) (\(schedule.timezone)); if the last one still goes on, \(rest).")
+  }
+  return lines
+}
+
+private func health(_ policy: Policy) -> [String] {
+  var lines: [String] = []
+  let test: String? =
+    switch policy.healthcheck.test {
+    case .image: policy.runtime == .container ? "by its image's own check, if it has one" : nil
+    case .none: nil
+    case .command(let words): "by \(words.joined(separator: " "))"
+    case .http(let port, let path): "by a request of its port \(port), \(path)"
+    case .tcp(let port): "by a connection to its port \(port)"
+    }
+  if let test, let check = policy.healthcheck.settled(image: Healthcheck(.tcp(port: 1)), restart: policy.restart) {
+    let then =
+      switch check.onFailure {
+      case .none: "that is shown"
+      case .notify: "that is told"
+      case .restart: "it is restarted"
+      case .stop: "it is stopped"
+      }
+    let isOpen = if case .image = policy.healthcheck.test { true } else { false }
+    lines.append(
+      isOpen
+        ? "Whether it works is checked \(test); after failures in a row \(then)."
+        : "Whether it works is checked \(test) every \(check.interval.compact); after \(check.retries) failures in a row \(then)."
+    )
+  }
+  switch policy.readiness {
+  case .started: break
+  case .healthy: lines.append("It counts as ready at its first successful check.")
+  case .notify: lines.append("It counts as ready when it says READY=1 to its notify socket.")
+  case .logLine(let text): lines.append("It counts as ready when it writes a line with \"\(text)\".")
+  }
   return lines
 }

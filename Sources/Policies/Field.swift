@@ -120,7 +120,7 @@ package struct HostRules: Sendable, Equatable {
 // MARK: values that several fields take
 
 /// `path` without `.`, `..` and doubled slashes, relative ones below `folder`. Absolute.
-func absolutePath(_ path: String, in folder: String) -> String {
+package func absolutePath(_ path: String, in folder: String) -> String {
   var parts: [Substring] = []
   let whole = path.hasPrefix("/") ? path : "\(folder)/\(path)"
   for part in whole.split(separator: "/") where part != "." {
@@ -140,7 +140,7 @@ func isTarget(_ text: String) -> Bool {
 }
 
 /// The name of a volume, network or stack: as an app's id, with capitals and dots.
-func isObjectName(_ text: String) -> Bool {
+package func isObjectName(_ text: String) -> Bool {
   guard let first = text.utf8.first, (1...63).contains(text.utf8.count) else { return false }
   func isAlphanumeric(_ byte: UInt8) -> Bool {
     (0x30...0x39).contains(byte) || (0x41...0x5A).contains(byte) || (0x61...0x7A).contains(byte)

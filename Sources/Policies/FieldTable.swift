@@ -2,13 +2,14 @@ internal import Model
 
 /// Every key of a policy file. The order is that of the canonical document; what others depend on is read first.
 let fieldTable: [Field] =
-  identityFields + runFields + limitFields + lifecycleFields + networkFields + fileFields + rightsFields + laterFields
+  identityFields + runFields + limitFields + lifecycleFields + healthFields + networkFields + fileFields + rightsFields
+  + laterFields
 
 /// Keys that are read although they are no fields: older manifests' pairs and labels.
 let manifestKeys = ["exePath", "arguments", "compat"] + labelKeys
 
 /// Compose's keys that are refused, with what to do instead.
-let refusedKeys: [String: String] = [
+package let refusedKeys: [String: String] = [
   "cpu_quota": "it is microseconds per period: write cpus, in cores (the alias cpuQuota is percent of one core)",
   "cpu_period": "write cpus, in cores", "cpu_percent": "write cpus, in cores", "cpu_count": "write cpus, in cores",
   "cpu_rt_runtime": "real-time scheduling is not given to apps",
@@ -42,6 +43,11 @@ let refusedKeys: [String: String] = [
   "storage_opt": "write disk", "post_start": "write pre_start, or a second app",
   "pre_stop": "write stop_signal and stop_grace_period",
 ]
+
+/// The canonical keys of a policy, in the table's order, and whether each is supported.
+package var policyKeys: [(key: String, isSupported: Bool)] {
+  fieldTable.map { ($0.key, $0.status == .supported) }
+}
 
 /// The names a person may have meant by an unknown key.
 var knownKeys: [String] { fieldTable.map(\.key) + aliases.map(\.key) + manifestKeys }

@@ -8,6 +8,9 @@ let identityFields: [Field] = [
     read: { node, draft in if let id = node.text.flatMap({ AppID($0) }) { draft.policy.id = id } },
     show: { .string($0.id.name) }),
   Field(
+    "template", "Never started by up; run makes instances of it", .boolean, .inPlace,
+    read: { $1.policy.template = $0.text == "true" }, show: { $0.template ? true : nil }),
+  Field(
     "stack", "Groups apps; default: the name of the folder that was loaded", .appID, .inPlace,
     read: { $1.policy.stack = $0.text ?? "" }, show: { .string($0.stack) }),
   Field(

@@ -13,13 +13,25 @@ struct Interpolation: Sendable {
   }
 
   let environment: [String: String]
+  /// As Compose does it: `$VAR` counts as `${VAR}`, and what is not set is empty.
+  let isLenient: Bool
+  /// Names that were replaced, and names that were not set and had no default; kept where lenient.
+  private(set) var replacedNames: Set<String> = []
+  private(set) var unsetNames: Set<String> = []
   private var written = 0
 
-  init(environment: [String: String]) { self.environment = environment }
+  /// Nothing is replaced: the text as it stands.
+  let isOff: Bool
+
+  init(environment: [String: String], isLenient: Bool = false, isOff: Bool = false) {
+    self.environment = environment
+    self.isLenient = isLenient
+    self.isOff = isOff
+  }
 
   /// `text` with its variables replaced; unchanged and free of charge if it holds no `$`.
   mutating func replace(_ text: String) throws(Failure) -> String {
-    guard text.utf8.contains(UInt8(ascii: "$")) else { return text }
+    guard !isOff, text.utf8.contains(UInt8(ascii: "$")) else { return text }
     let result = try replaced(Array(text.utf8)[...], depth: 0)
     return String(decoding: result, as: UTF8.self)
   }
@@ -41,12 +53,19 @@ struct Interpolation: Sendable {
         rest.removeFirst()
         let value = try variable(takeBraces(&rest), depth: depth)
         written += value.count
-        guard written <= Self.mostBytes else {
-          throw Failure(message: "the replaced variables of this file are over \(Self.mostBytes >> 20) MiB")
-        }
+        guard written <= Self.mostBytes else { throw Self.tooMuch }
         output += value
       case let next? where isNameStart(next):
-        let name = String(decoding: rest.prefix { isNamePart($0) }, as: UTF8.self)
+        let nameBytes = rest.prefix { isNamePart($0) }
+        let name = String(decoding: nameBytes, as: UTF8.self)
+        if isLenient {
+          rest = rest[nameBytes.endIndex...]
+          let value = try variable(nameBytes, depth: depth)
+          written += value.count
+          guard written <= Self.mostBytes else { throw Self.tooMuch }
+          output += value
+          continue
+        }
         throw Failure(
           message: "'$\(name)' is neither a variable nor plain text",
           hint: "write ${\(name)} for the variable's value, or $$\(name) for the text '$\(name)'")
@@ -54,6 +73,10 @@ struct Interpolation: Sendable {
       }
     }
     return output
+  }
+
+  private static var tooMuch: Failure {
+    Failure(message: "the replaced variables of this file are over \(mostBytes >> 20) MiB")
   }
 
   /// Removes everything up to the brace that closes the one already taken.
@@ -82,8 +105,13 @@ struct Interpolation: Sendable {
     }
     var rest = inside[nameBytes.endIndex...]
     let value = environment[name]
+    if value != nil, isLenient { replacedNames.insert(name) }
     guard let first = rest.popFirst() else {
       guard let value else {
+        if isLenient {
+          unsetNames.insert(name)
+          return []
+        }
         throw Failure(message: "the variable \(name) is not set", hint: "set it, or write ${\(name):-DEFAULT}")
       }
       return Array(value.utf8)

@@ -3,32 +3,9 @@ internal import Model
 /// Keys whose feature is not built: known, checked for their shape, and refused with the reason.
 let laterFields: [Field] = [
   Field(
-    later: "template", "Never started by up; run and schedule make instances of it", .boolean, "templates",
-    harmless: ["false"]),
-  Field(
     later: "instances", "How many instances a template may have", .object([.init("max", .whole(1...1000), "At most")]),
-    "templates"),
+    "bounding instances of templates"),
   Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
-  Field(later: "healthcheck", "How it is known that the app works", healthcheck, "health checks"),
-  Field(
-    later: "ready", "When the app counts as ready",
-    .either(
-      [
-        .word(["started", "healthy", "notify"]),
-        .object([.init("log_line", .text(), "Text of its output", required: true)]),
-      ], said: "started, healthy, notify or {log_line}"),
-    "readiness beyond started", harmless: ["started"]),
-  Field(
-    later: "pre_start", "Commands that must succeed first",
-    .list(.object([.init("command", .command, "What to run", required: true), .init("user", .text(), "As whom")])),
-    "commands before the start"),
-  Field(
-    later: "schedule", "When runs are started",
-    .object([
-      .init("cron", .text(most: 128), "Minute, hour, day, month, weekday", required: true),
-      .init("timezone", .text(most: 64), "Default: UTC"),
-      .init("concurrency", .word(["forbid", "allow", "replace"]), "When the last run still goes on"),
-    ]), "schedules"),
   Field(
     later: "update_config", "How a new version takes over",
     .object([
@@ -96,20 +73,6 @@ let laterFields: [Field] = [
         ]), "Its window"),
     ]), "the desktop"),
 ]
-
-private let healthcheck = Form.object([
-  .init("test", .command, "A command that succeeds"),
-  .init(
-    "http", .object([.init("port", .whole(1...65535), "Port", required: true), .init("path", .text(), "Path")]),
-    "A request that succeeds"),
-  .init("tcp", .object([.init("port", .whole(1...65535), "Port", required: true)]), "A port that accepts"),
-  .init("interval", .duration, "Between checks"), .init("timeout", .duration, "Of one check"),
-  .init("retries", .whole(1...1000), "Failures in a row"),
-  .init("start_period", .duration, "Failures do not count"),
-  .init("start_interval", .duration, "Between checks at the start"),
-  .init("on_failure", .word(["none", "restart", "stop", "notify"]), "What follows"),
-  .init("disable", .boolean, "Switches the image's off"),
-])
 
 private let secret = Form.object([
   .init("source", .objectName, "Its name", required: true), .init("target", .text(), "File name, or a path"),

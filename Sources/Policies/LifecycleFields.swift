@@ -117,11 +117,6 @@ private let dependenciesForm = Form.either(
     if app == draft.policy.id { draft.findings.error(place, "an app cannot depend on itself") }
     if dependencies.contains(where: { $0.app == app }) { draft.findings.error(place, "\(name.quoted) is given twice") }
     let condition = options?["condition"]?.text.flatMap { Policy.Dependency.Condition(rawValue: $0) } ?? .started
-    if condition != .started, let node = options?["condition"] {
-      draft.findings.error(
-        node, "condition \(condition.rawValue) is not supported yet",
-        hint: "service_started works; health and completion come later")
-    }
     dependencies.append(
       Policy.Dependency(
         app: app, condition: condition, restart: options?["restart"]?.text == "true",

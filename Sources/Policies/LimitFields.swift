@@ -59,12 +59,6 @@ let limitFields: [Field] = [
     read: { node, draft in
       let time = node.text.flatMap { Duration(parsing: $0) } ?? .zero
       draft.policy.limits.maximumCPUTime = time > .zero ? time : nil
-      // What a preset asks for is listed as not in force; a file that asks for it is told at once.
-      if time > .zero, !draft.isStored {
-        draft.findings.error(
-          node, "max_cpu_time is not supported yet", hint: "ending a run by its CPU time comes later; max_runtime works"
-        )
-      }
     }, show: { .string($0.limits.maximumCPUTime?.compact ?? "0s") }),
   Field(
     "priority", "CPU class: 0 to 10, or a name", priorityForm, .inPlace,

@@ -3,10 +3,15 @@ package import Model
 /// What has to happen for one app to be as its file says.
 package struct Change: Sendable, Equatable {
   /// In the order of how much they disturb.
-  package enum Kind: String, Sendable, CaseIterable {
+  package enum Kind: String, Sendable, CaseIterable, Comparable {
     case none
+    /// Nothing differs, but it does not run.
+    case start
     case inPlace = "in-place"
     case restart, recreate, create, remove
+
+    private var place: Int { Self.allCases.firstIndex(of: self) ?? 0 }
+    package static func < (left: Kind, right: Kind) -> Bool { left.place < right.place }
   }
 
   /// One field that differs, both sides in canonical form; nil: not set.
@@ -20,6 +25,26 @@ package struct Change: Sendable, Equatable {
 
   package var kind: Kind
   package var fields: [Difference]
+
+  package init(kind: Kind, fields: [Difference]) {
+    self.kind = kind
+    self.fields = fields
+  }
+
+  /// `mem_limit 64m → 128m, cpus none → 0.5`; values of the environment are not told.
+  package var words: String {
+    fields.map { field in
+      field.key == "environment"
+        ? "environment" : "\(field.key) \(Self.text(field.old)) → \(Self.text(field.new))"
+    }.joined(separator: ", ")
+  }
+
+  /// A value on one line, cut where it is long.
+  package static func text(_ value: JSONValue?) -> String {
+    guard let value, !value.isNull else { return "none" }
+    let text = value.stringValue ?? value.text
+    return text.count <= 60 ? text : text.prefix(59) + "…"
+  }
 }
 
 /// Compares what is applied with what a file says; effective values, so that a changed preset counts as well.
@@ -39,9 +64,7 @@ package func plan(old: Policy?, new: Policy?) -> Change {
         fields.append(.init(key: field.key, old: before, new: after, kind: field.change.kind(old, new)))
       }
     }
-    let order = Change.Kind.allCases
-    let kind = fields.map(\.kind).max { (order.firstIndex(of: $0) ?? 0) < (order.firstIndex(of: $1) ?? 0) } ?? .none
-    return Change(kind: kind, fields: fields)
+    return Change(kind: fields.map(\.kind).max() ?? .none, fields: fields)
   }
 }
 

@@ -70,9 +70,6 @@ extension Draft {
 package func notInForce(_ policy: Policy) -> [String] {
   let preset = PresetValues.of(policy.preset)
   var lines: [String] = []
-  if let time = policy.limits.maximumCPUTime {
-    lines.append("max_cpu_time \(time.compact): a run is not ended by its CPU time yet")
-  }
   lines.append("permissions: apps cannot make calls yet, so none is granted")
   lines.append("processes through proc.spawn (\(preset.spawnedProcesses)): the call does not exist yet")
   if preset.brokeredConnections > 0 {

@@ -44,9 +44,9 @@ package struct Problem: Sendable, Equatable {
 }
 
 /// A position in a source text, both counted from 1.
-struct Place: Sendable, Equatable {
-  var line: Int
-  var column: Int
+package struct Place: Sendable, Equatable {
+  package var line: Int
+  package var column: Int
 }
 
 /// The problems found so far in one file.
@@ -134,7 +134,7 @@ struct Lines: Sequence, IteratorProtocol {
 
 extension Unicode.Scalar {
   /// False for what can move a terminal's cursor, reorder the line or hide in it.
-  var isShowable: Bool {
+  package var isShowable: Bool {
     switch properties.generalCategory {
     case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .privateUse, .unassigned: false
     default: true
@@ -144,7 +144,7 @@ extension Unicode.Scalar {
 
 extension String {
   /// This text between quotes for a message: control characters replaced, at most 60 characters.
-  var quoted: String {
+  package var quoted: String {
     var text = String.UnicodeScalarView()
     for scalar in unicodeScalars.prefix(60) { text.append(scalar.isShowable ? scalar : "?") }
     return "'\(String(text))\(unicodeScalars.count > 60 ? "…" : "")'"

@@ -13,6 +13,8 @@ package struct PolicySource: Sendable {
   package var envFiles: [String: [UInt8]]
   /// Made into a valid name if it is none.
   package var defaultStack: String
+  /// Who loads it, if neither root nor the daemon's own user.
+  package var loader: Policy.Loader?
 
   package init(
     path: String, folder: String, bytes: [UInt8], environment: [String: String] = [:],
@@ -69,7 +71,15 @@ package func read(_ source: PolicySource, rules: HostRules = .unknown) -> Readin
 /// come to forbid since is an error again.
 package func readApplied(_ canonical: JSONValue, rules: HostRules = .unknown) -> Reading {
   let folder = canonical[folderKey]?.stringValue ?? "/"
-  let source = PolicySource(path: "applied copy", folder: folder, bytes: [])
+  var source = PolicySource(path: "applied copy", folder: folder, bytes: [])
+  if let loader = canonical[loaderKey] {
+    source.loader = loader.stringValue.flatMap { Policy.Loader($0) }
+    guard source.loader != nil else {
+      return Reading(
+        path: source.path, policy: nil, canonical: nil,
+        problems: [Problem("the applied copy does not say who loaded it")])
+    }
+  }
   guard var draft = Draft(source: source, rules: rules, findings: Findings()) else {
     return Reading(
       path: source.path, policy: nil, canonical: nil, problems: [Problem("the applied copy names no folder")])
@@ -90,6 +100,8 @@ package func envFilesNamed(in bytes: [UInt8], environment: [String: String] = [:
 
 /// Where the canonical document keeps the policy's folder; `x-` keys are nobody else's.
 let folderKey = "x-folder"
+/// And who loaded it. A file's own key of this name is not read.
+let loaderKey = "x-loader"
 
 extension Draft {
   init?(source: PolicySource, rules: HostRules, findings: Findings) {
@@ -97,6 +109,7 @@ extension Draft {
     policy = Policy(
       id: unnamed, stack: stackName(source.defaultStack), runtime: .native,
       baseFolder: absolutePath(".", in: source.folder))
+    policy.loader = source.loader
     environment = source.environment
     envFiles = source.envFiles
     self.rules = rules
@@ -189,6 +202,7 @@ extension Draft {
     }
     if isSeedCompatible { object["compat"] = "seed" }
     object[folderKey] = .string(policy.baseFolder)
+    object[loaderKey] = policy.loader.map { .string($0.text) }
     return .object(object)
   }
 }
@@ -197,7 +211,7 @@ extension Draft {
 func showField(_ key: String, _ policy: Policy) -> JSONValue? { fieldTable.first { $0.key == key }?.show(policy) }
 
 /// `folder` as a stack's name: lower case, other characters as `-`; `default` if nothing is left.
-func stackName(_ folder: String) -> String {
+package func stackName(_ folder: String) -> String {
   let letters = folder.lowercased().utf8.prefix(AppID.maximumLength).map { byte in
     (0x61...0x7A).contains(byte) || (0x30...0x39).contains(byte) || byte == 0x5F ? byte : UInt8(ascii: "-")
   }

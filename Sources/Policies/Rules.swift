@@ -9,6 +9,7 @@ extension Draft {
     checkNetwork()
     checkUser()
     checkEngineObjects()
+    checkHealth()
   }
 
   private mutating func settleRuntime() {

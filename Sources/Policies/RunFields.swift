@@ -112,13 +112,13 @@ private let mostEnvironmentLines = 4096
   }
 }
 
-private enum Assignment {
+enum Assignment {
   case nothing, wrong
   case value(String, String)
 }
 
 /// One line as Compose reads it: comments, `export`, single and double quotes; nothing is expanded.
-private func assignment(_ line: Substring) -> Assignment {
+func assignment(_ line: Substring) -> Assignment {
   func trimmed(_ text: Substring) -> Substring {
     var text = text.drop { $0 == " " || $0 == "\t" }
     while let last = text.last, last == " " || last == "\t" { text = text.dropLast() }

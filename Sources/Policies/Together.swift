@@ -23,6 +23,7 @@ package func checkTogether(_ readings: [Reading], alreadyApplied: [Policy] = [])
   policies += alreadyApplied.filter { files[$0.id] == nil }
   let loaded = Set(files.keys)
   problems += unknownDependencies(policies, loaded)
+  problems += impossibleConditions(policies, loaded)
   problems += cycles(policies)
   problems += sharedPorts(policies, loaded)
   return problems
@@ -36,6 +37,35 @@ private func unknownDependencies(_ policies: [Policy], _ loaded: Set<AppID>) -> 
         "\(policy.id) depends on \(dependency.app), which is neither loaded nor applied",
         hint: didYouMean(dependency.app.name, known) ?? "load its policy too, or say required: false",
         path: "\(policy.id).depends_on")
+    }
+  }
+}
+
+/// What is waited for must be able to come.
+private func impossibleConditions(_ policies: [Policy], _ loaded: Set<AppID>) -> [Problem] {
+  let known = Dictionary(policies.map { ($0.id, $0) }) { first, _ in first }
+  return policies.flatMap { policy in
+    policy.dependencies.compactMap { dependency -> Problem? in
+      guard let other = known[dependency.app], loaded.contains(policy.id) || loaded.contains(other.id) else {
+        return nil
+      }
+      let path = "\(policy.id).depends_on"
+      switch dependency.condition {
+      case .started: return nil
+      case .healthy:
+        // An image may have a check of its own.
+        let isChecked =
+          other.healthcheck.test != .none && (other.runtime == .container || other.healthcheck.test != .image)
+        guard !isChecked, other.readiness == .started else { return nil }
+        return Problem(
+          "\(policy.id) waits for \(other.id) to be healthy, which has no healthcheck",
+          hint: "give \(other.id) a healthcheck or a ready, or wait for service_started", path: path)
+      case .completed:
+        guard other.restart == .always || other.restart == .unlessStopped else { return nil }
+        return Problem(
+          "\(policy.id) waits for \(other.id) to do its work, which is restarted whenever it ends",
+          hint: "say restart: no or on-failure in \(other.id)", path: path)
+      }
     }
   }
 }

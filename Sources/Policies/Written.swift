@@ -1,15 +1,15 @@
-internal import Model
+package import Model
 
 /// A value as the file writes it: text that no reader has interpreted yet, with its place.
 ///
 /// Scalars stay text, because only the field they belong to knows their type.
-struct Written: Sendable {
-  var place: Place
+package struct Written: Sendable {
+  package var place: Place
   /// As `volumes[0].target`.
-  var path: String
-  var content: Content
+  package var path: String
+  package var content: Content
 
-  indirect enum Content: Sendable {
+  package indirect enum Content: Sendable {
     /// Nothing, `~` or `null`, unquoted.
     case null
     case scalar(String)
@@ -17,21 +17,27 @@ struct Written: Sendable {
     case map([Member])
   }
 
-  struct Member: Sendable {
-    var key: String
+  package struct Member: Sendable {
+    package var key: String
     /// Where the key stands; its path is that of the value.
-    var keyNode: Written
-    var value: Written
+    package var keyNode: Written
+    package var value: Written
+
+    package init(key: String, keyNode: Written, value: Written) {
+      self.key = key
+      self.keyNode = keyNode
+      self.value = value
+    }
   }
 
-  var text: String? { if case .scalar(let text) = content { text } else { nil } }
-  var list: [Written]? { if case .list(let items) = content { items } else { nil } }
-  var members: [Member]? { if case .map(let members) = content { members } else { nil } }
-  var isNull: Bool { if case .null = content { true } else { false } }
-  subscript(key: String) -> Written? { members?.first { $0.key == key }?.value }
+  package var text: String? { if case .scalar(let text) = content { text } else { nil } }
+  package var list: [Written]? { if case .list(let items) = content { items } else { nil } }
+  package var members: [Member]? { if case .map(let members) = content { members } else { nil } }
+  package var isNull: Bool { if case .null = content { true } else { false } }
+  package subscript(key: String) -> Written? { members?.first { $0.key == key }?.value }
 
   /// What a person would call it.
-  var kind: String {
+  package var kind: String {
     switch content {
     case .null: "nothing"
     case .scalar: "a single value"
@@ -41,11 +47,11 @@ struct Written: Sendable {
   }
 
   /// The same place with other content.
-  func with(_ content: Content) -> Written { Written(place: place, path: path, content: content) }
-  func with(text: String) -> Written { with(.scalar(text)) }
+  package func with(_ content: Content) -> Written { Written(place: place, path: path, content: content) }
+  package func with(text: String) -> Written { with(.scalar(text)) }
 
   /// A document of ours, read back: no place, and every scalar as the text it was written with.
-  init(_ value: JSONValue, path: String = "") {
+  package init(_ value: JSONValue, path: String = "") {
     place = Place(line: 0, column: 0)
     self.path = path
     switch value {
@@ -66,7 +72,7 @@ struct Written: Sendable {
     }
   }
 
-  init(place: Place, path: String, content: Content) {
+  package init(place: Place, path: String, content: Content) {
     self.place = place
     self.path = path
     self.content = content

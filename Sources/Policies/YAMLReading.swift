@@ -22,7 +22,7 @@ struct YAMLReading {
   private static let star: Unicode.Scalar = "\u{E000}"
 
   private var findings: Findings
-  private var interpolation: Interpolation
+  private(set) var interpolation: Interpolation
   private var anchors: [String: Anchored] = [:]
   private var expanded = 0
   private var stopped = false
@@ -50,9 +50,18 @@ struct YAMLReading {
   /// Nil if the bytes are not one document within `FileLimits`; why is then in `findings`. A document can come back
   /// together with errors.
   static func read(_ bytes: [UInt8], environment: [String: String], findings: inout Findings) -> Written? {
+    var interpolation = Interpolation(environment: environment)
+    return read(bytes, &interpolation, findings: &findings)
+  }
+
+  /// As above; `interpolation` says afterwards which variables it met.
+  static func read(_ bytes: [UInt8], _ interpolation: inout Interpolation, findings: inout Findings) -> Written? {
     guard let text = checkedText(bytes, &findings) else { return nil }
-    var reading = YAMLReading(findings: findings, interpolation: Interpolation(environment: environment))
-    defer { findings = reading.findings }
+    var reading = YAMLReading(findings: findings, interpolation: interpolation)
+    defer {
+      findings = reading.findings
+      interpolation = reading.interpolation
+    }
     do {
       // The parser owns the anchors of the nodes it returns, so it lives until they have been walked.
       let parser = try Parser(yaml: text, resolver: .basic, constructor: .default, encoding: .utf8)

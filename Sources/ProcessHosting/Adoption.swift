@@ -37,6 +37,7 @@ extension NativeHost {
     _ = run.connection?.send(.status)
     switch await settled(run) {
     case .running(let facts):
+      await reassert(run, launch.policy)
       return .running(self.facts(facts, launch.policy, run), paused: run.group.isFrozen)
     case .ended(let outcome):
       run.isEndKnown = true

@@ -9,24 +9,49 @@ enum Attestation {
   /// Names of layers; what is not among them is a limit.
   static let layers: Set<String> = [
     "user namespace", "namespaces", "ids", "capabilities", "no-new-privileges", "cgroup", "read-only root",
+    "landlock", "seccomp",
   ]
 
   /// Every layer and limit as asked and as in force, from `/proc/PID` and the cgroup's files.
   static func check(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
     let policy = launch.policy
     var reports = layers(facts, launch, group)
-    reports.append(LayerReport(name: "landlock", asked: nil, effective: nil, status: .notBuilt))
-    reports.append(LayerReport(name: "seccomp", asked: nil, effective: nil, status: .notBuilt))
+    reports += walls(facts, policy)
     if let root = root(facts, asked: policy.readOnlyRoot) { reports.append(root) }
     return reports + group.readBack(policy.limits, share: CPUShare(policy))
   }
 
+  /// The same for a command that is about to run beside the app, which must be in the app's own namespaces: those of its first
+  /// process, which is ours and never leaves them. Empty: it is gone.
+  static func check(command pid: Int32, _ ids: ExecUser?, _ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup)
+    -> [LayerReport]
+  {
+    guard var expected = try? LaunchPlan.identity(of: launch) else { return [] }
+    if let ids { (expected.uid, expected.gid) = (ids.uid, ids.gid) }
+    var reports = layers(pid, expected, launch, group)
+    guard !reports.isEmpty else { return [] }
+    let foreign = NamespaceKinds.files.filter { kind, name in
+      let own = try? Place.link("/proc/\(pid)/ns/\(name)")
+      return own == nil || own != (try? Place.link("/proc/\(facts.init1)/ns/\(name)"))
+    }
+    reports.append(
+      LayerReport(
+        name: "namespaces", asked: "the app's", effective: foreign.isEmpty ? "the app's" : "others",
+        status: foreign.isEmpty ? .enforced : .missing,
+        note: foreign.isEmpty ? nil : "others than the app's: \(foreign.map(\.name).joined(separator: " "))"))
+    return merge(reports)
+  }
+
   private static func layers(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
-    let process = "/proc/\(facts.pid)"
-    // Gone before we looked: nothing runs that could lack a layer.
-    guard let status = try? File.text("\(process)/status"), let expected = try? LaunchPlan.identity(of: launch),
-      let state = field("State", status), !state.hasPrefix("Z"), !state.hasPrefix("X")
-    else { return [] }
+    guard let expected = try? LaunchPlan.identity(of: launch) else { return [] }
+    return layers(facts.pid, expected, launch, group)
+  }
+
+  private static func layers(_ pid: Int32, _ expected: LaunchPlan.Identity, _ launch: Launch, _ group: AppCgroup)
+    -> [LayerReport]
+  {
+    let process = "/proc/\(pid)"
+    guard let status = living(pid) else { return [] }
     let base = expected.namespaces.contains(.user) ? launch.uidBase : 0
     let uid = String(base + expected.uid)
     let gid = String(base + expected.gid)
@@ -40,6 +65,36 @@ enum Attestation {
     reports += namespaces(process, expected.namespaces)
     reports.append(membership(process, launch, group))
     return merge(reports)
+  }
+
+  /// The filter by the kernel's word. The kernel tells nobody of Landlock: that it is in force says the shim, which starts nothing
+  /// without it.
+  private static func walls(_ facts: RunningFacts, _ policy: Policy) -> [LayerReport] {
+    guard let status = living(facts.pid) else { return [] }
+    var reports: [LayerReport] = []
+    if SeccompProfile(policy) == nil {
+      reports.append(LayerReport(name: "seccomp", asked: nil, effective: nil, status: .notAsked))
+    } else {
+      reports.append(compare("seccomp", "2", field("Seccomp", status)))
+    }
+    guard policy.preset != .privileged else {
+      return reports + [LayerReport(name: "landlock", asked: nil, effective: nil, status: .notAsked)]
+    }
+    let isHeld = facts.landlock > 0
+    reports.append(
+      LayerReport(
+        name: "landlock", asked: "its own root", effective: isHeld ? "ABI \(facts.landlock)" : nil,
+        status: isHeld ? .enforced : .missing,
+        note: isHeld ? nil : "this kernel has no Landlock, or the app was started without it"))
+    return reports
+  }
+
+  /// What the kernel says of a process; nil for one that is gone or has ended: nothing runs that could lack a layer.
+  private static func living(_ pid: Int32) -> String? {
+    guard let status = try? File.text("/proc/\(pid)/status"), let state = field("State", status),
+      !state.hasPrefix("Z"), !state.hasPrefix("X")
+    else { return nil }
+    return status
   }
 
   /// Whether the mount that the app sees as `/` is read-only, by the kernel's list; nil: the process is gone.

@@ -12,7 +12,9 @@ actor LogReader {
   struct Filter: Sendable {
     /// Runs that are left out.
     var besides: Set<UInt64>
-    func takes(_ run: UInt64) -> Bool { !besides.contains(run) }
+    /// The only one that is not.
+    var only: UInt64?
+    func takes(_ run: UInt64) -> Bool { !besides.contains(run) && (only ?? run) == run }
   }
 
   private let loop: EventLoop

@@ -27,7 +27,9 @@ extension NativeHost {
   private func openReader(_ app: AppID, _ instance: Instance?, _ query: LogQuery) -> LogReader {
     let live = runs.filter { $0.key.app == app && !$0.value.isEndKnown }
     // What ended runs wrote comes first, as for containers.
-    let filter = LogReader.Filter(besides: Set(live.map(\.key.generation).filter { $0 != instance?.generation }))
+    let filter = LogReader.Filter(
+      besides: Set(live.map(\.key.generation).filter { $0 != instance?.generation }),
+      only: query.run)
     let run = instance.flatMap { live[$0] }
     // The folder is made here as well as at create: a reader may come first, and has to watch it.
     if query.follow { _ = try? Folder(making: layout.appLog(app), mode: 0o750) }

@@ -28,6 +28,7 @@ extension NativeHost {
   }
 
   package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
+    runs[instance]?.isPaused = paused
     do throws(SystemFault) { try group(instance.app).setFrozen(paused) } catch {
       throw HostFailure(.failed, "\(instance.app) could not be \(paused ? "paused" : "unpaused"): \(error)")
     }

@@ -1,10 +1,12 @@
 package import Cgroups
 internal import FileSystems
 internal import Glibc
+internal import Health
 package import Linux
 package import Model
 internal import Sandboxing
 internal import Scheduling
+internal import Seccomp
 
 /// Runs native apps: each under a shim of its own, which lives on when this object and its process do not.
 ///
@@ -19,18 +21,22 @@ package actor NativeHost: AppHost {
   let hierarchy: CgroupHierarchy
   private let shimPath: String
   private let engineSockets: [String]
-  private let loop: EventLoop
+  let loop: EventLoop
   /// Reads logs, apart from all else.
   let readerLoop: EventLoop
+  let prober: Prober
+  let reader: UsageReader
   private let tell: AsyncStream<HostEvent>.Continuation
   var runs: [Instance: Run] = [:]
-  private var shims: AppCgroup
+  private let shims: ShimPool
+  /// The kernel's ABI; 0: it has none.
+  private let landlock = Landlock.abi
+  /// Filters made before.
+  private var filters: [(profile: SeccompProfile, program: [UInt8])] = []
 
   /// One instance as this host knows it.
   final class Run {
     var connection: ShimConnection?
-    /// The process spawned, until it was waited for; the shim itself is a child of it.
-    var shim: Int32?
     var state = RunState.preparing
     var waiting: [CheckedContinuation<RunState, Never>] = []
     var missing: [String] = []
@@ -38,10 +44,16 @@ package actor NativeHost: AppHost {
     var group: AppCgroup
     var limits: Limits
     var isStarted = false
+    /// As asked for; the kernel takes its time to freeze the last of many.
+    var isPaused = false
     /// Somebody waited for the state just told.
     var waitingForStart = false
+    /// Its connection was made anew, and has told nothing yet.
+    var wasReconnected = false
     /// Its end was told, or is told by a throwing `start`.
     var isEndKnown = false
+    /// By its notify socket.
+    var saidReady = false
     init(_ group: AppCgroup, _ limits: Limits) {
       self.group = group
       self.limits = limits
@@ -59,10 +71,20 @@ package actor NativeHost: AppHost {
     self.shimPath = shimPath
     loop = try EventLoop(name: "native")
     readerLoop = try EventLoop(name: "native-logs")
+    prober = try Prober()
+    reader = UsageReader(on: readerLoop)
     (events, tell) = AsyncStream.makeStream(of: HostEvent.self)
-    shims = AppCgroup.shims(hierarchy, parent: layout.cgroupParent)
+    shims = ShimPool(path: shimPath, group: .shims(hierarchy, parent: layout.cgroupParent), loop: loop)
     for folder in [Self.sockets(layout), Self.outcomes(layout)] { _ = try Folder(making: folder, mode: 0o700) }
     _ = try Folder(making: layout.log, mode: 0o750)
+  }
+
+  /// Keeps a shim ready for the next start, until cancelled.
+  package func run() async {
+    shims.open()
+    // Thirty years: it ends when this task is cancelled.
+    try? await Task.sleep(for: .seconds(1 << 30))
+    shims.close()
   }
 
   /// Ends this object's part: no event arrives any more, and what runs goes on.
@@ -72,6 +94,7 @@ package actor NativeHost: AppHost {
       endReaders(run)
     }
     runs = [:]
+    shims.close()
     tell.finish()
   }
 
@@ -104,6 +127,11 @@ package actor NativeHost: AppHost {
     do throws(MountProblem) { _ = try MountTable(policy, layout, uidBase: 0, engineSockets: engineSockets) } catch {
       throw HostFailure(.refused, error.description)
     }
+    if policy.enforcement == .strict, policy.preset != .privileged, landlock == 0 {
+      throw HostFailure(
+        .refused, "this kernel has no Landlock, which a native app is held by",
+        hint: "Boot with landlock among `lsm=`, or set enforcement: degrade to run without it")
+    }
     let shortfalls = group(policy.id).unsupported(policy.limits)
     if policy.enforcement == .strict, let first = shortfalls.first {
       throw HostFailure(
@@ -115,10 +143,14 @@ package actor NativeHost: AppHost {
 
   // MARK: Create
 
+  package nonisolated func plannedHandle(_ launch: Launch) -> String? {
+    "\(launch.policy.id).\(launch.generation).sock"
+  }
+
   package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
     let app = launch.policy.id
     let instance = Instance(
-      app: app, generation: launch.generation, nonce: launch.nonce, handle: "\(app).\(launch.generation).sock")
+      app: app, generation: launch.generation, nonce: launch.nonce, handle: plannedHandle(launch) ?? "")
     guard runs[instance] == nil else { throw HostFailure(.conflict, "\(app) exists already") }
     let group = group(app)
     if (try? group.isPopulated) == true {
@@ -134,6 +166,7 @@ package actor NativeHost: AppHost {
       throw HostFailure(.refused, "a limit cannot be enforced here: \(first)")
     }
     run.missing = shortfalls.map(\.description)
+    if landlock == 0, launch.policy.preset != .privileged { run.missing.append("landlock: this kernel has none") }
     do throws(HostFailure) { try spawn(instance, launch, run) } catch {
       discard(run)
       throw error
@@ -147,22 +180,8 @@ package actor NativeHost: AppHost {
   private func spawn(_ instance: Instance, _ launch: Launch, _ run: Run) throws(HostFailure) {
     let plan = try plan(launch, run)
     do throws(SystemFault) {
-      try shims.create()
       _ = try Folder(making: plan.places.log, mode: 0o750)
-      let file = try SealedMemory.make("launch-plan", plan.bytes)
-      var pair = try PacketPair()
-      guard let ours = pair.parent.take(), let theirs = pair.child.take() else { return }
-      let null = try Place.null()
-      run.shim = try null.withRaw { (null) throws(SystemFault) in
-        try file.withRaw { (file) throws(SystemFault) in
-          try theirs.withRaw { (theirs) throws(SystemFault) in
-            try Children.spawn(shimPath, ["supervisor-shim"], descriptors: [null, null, null, file, theirs])
-          }
-        }
-      }
-      run.connection = try connect(SharedDescriptor(ours), instance, run)
-      // What was spawned forks the shim into its group and ends.
-      reap(run)
+      run.connection = try connect(shims.launch(plan), instance, run)
     } catch {
       throw HostFailure(.failed, "the shim of \(instance.app) could not be started: \(error)")
     }
@@ -176,10 +195,8 @@ package actor NativeHost: AppHost {
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
     var membership = LaunchPlan.Membership()
-    membership.shimFolder = shims.v2Folder
-    membership.shimFiles = Self.taskFiles(shims, Limits())
     membership.folder = run.group.v2Folder
-    membership.files = Self.taskFiles(run.group, policy.limits)
+    membership.files = run.group.taskFiles(policy.limits)
     membership.path = run.group.path
     membership.outOfMemoryCounter = run.group.outOfMemoryCounterFile
     membership.namespaceAtClone = hierarchy.layout == .unified
@@ -187,22 +204,41 @@ package actor NativeHost: AppHost {
     places.sockets = Self.sockets(layout)
     places.runs = Self.outcomes(layout)
     places.log = layout.appLog(policy.id)
-    do throws(PlanProblem) { return try LaunchPlan(launch, table, membership, places) } catch {
+    let walls = try walls(policy)
+    do throws(PlanProblem) {
+      var plan = try LaunchPlan(launch, table, membership, places, walls)
+      // What a policy names cannot lie in these: its mount table was refused if it did.
+      plan.ownFolders = [layout.state, layout.run, "/usr", "/dev"]
+      return plan
+    } catch {
       throw HostFailure(.refused, error.description)
     }
   }
 
-  /// The `tasks` files of a group in v1 hierarchies.
-  private static func taskFiles(_ group: AppCgroup, _ limits: Limits) -> [String] {
-    let v2File = group.v2Folder.map { "\($0)/cgroup.procs" }
-    return group.joinFiles(limits).filter { $0 != v2File }.map { "\($0.dropLast("cgroup.procs".count))tasks" }
+  /// Compiled once for all apps that are alike.
+  private func walls(_ policy: Policy) throws(HostFailure) -> LaunchPlan.Walls {
+    var walls = LaunchPlan.Walls()
+    walls.landlock = policy.preset != .privileged && landlock > 0
+    walls.noTCP = policy.preset == .minimal && policy.network.mode == .none
+    guard let profile = SeccompProfile(policy) else { return walls }
+    if let known = filters.first(where: { $0.profile == profile }) {
+      walls.filter = known.program
+      return walls
+    }
+    do throws(FilterFault) { walls.filter = try FilterProgram.compile(profile) } catch {
+      throw HostFailure(.failed, "the system call filter of \(policy.id) cannot be made: \(error)")
+    }
+    if filters.count >= 32 { filters.removeFirst() }
+    filters.append((profile, walls.filter))
+    return walls
   }
 
   func connect(_ socket: SharedDescriptor, _ instance: Instance, _ run: Run) throws(SystemFault) -> ShimConnection {
     try ShimConnection(
       socket, nonce: instance.nonce, on: loop,
       heard: { [unowned self] state in assumeIsolated { $0.heard(instance, state) } },
-      lost: { _ in })
+      lost: { _ in },
+      told: { [unowned self] ready, status in assumeIsolated { $0.told(instance, ready, status) } })
   }
 
   // MARK: Start
@@ -275,7 +311,8 @@ package actor NativeHost: AppHost {
     var ports = policy.network.ports
     for (index, taken) in facts.ports.enumerated() where index < ports.count { ports[index].hostPort = taken }
     return RunFacts(
-      pid: facts.pid, startedAt: WallTime(nanoseconds: facts.startedAt), ports: ports, missing: run.missing)
+      pid: facts.pid, startedAt: WallTime(nanoseconds: facts.startedAt), ports: ports, missing: run.missing,
+      saidReady: run.saidReady)
   }
 
   /// Step 19: reads from the kernel what the policy asks, and kills what lacks any of it. A process that is about to end has left
@@ -302,10 +339,17 @@ package actor NativeHost: AppHost {
 
   // MARK: What shims tell
 
+  private func told(_ instance: Instance, _ ready: Bool, _ status: [UInt8]) {
+    guard let run = runs[instance] else { return }
+    run.saidReady = ready
+    tell.yield(.told(instance, ready: ready, status: NotifyMessage(status).status))
+  }
+
   private func heard(_ instance: Instance, _ state: RunState?) {
     guard let run = runs[instance] else { return }
     guard let state else { return shimGone(instance, run) }
     run.state = state
+    run.wasReconnected = false
     wake(run)
     // A throwing or returning `start` comes first; it announces itself what ended before it looked.
     if case .ended(let outcome) = state, !run.waitingForStart { announce(instance, run, outcome) }
@@ -337,10 +381,12 @@ package actor NativeHost: AppHost {
       endedAt: WallTime(nanoseconds: outcome.endedAt))
   }
 
-  /// The shim has ended without saying how the app did: somebody killed it. An app nobody watches must not go on.
+  /// The connection ended without the shim saying how the app did. One that is alive answers at its socket; else somebody killed
+  /// it, and an app nobody watches must not go on.
   private func shimGone(_ instance: Instance, _ run: Run) {
     wake(run)
     guard case .running = run.state, !run.isEndKnown else { return }
+    if !run.wasReconnected, reconnect(instance, run) { return }
     run.isEndKnown = true
     endReaders(run)
     // Best effort: remove tries again, and says what is left.
@@ -351,20 +397,14 @@ package actor NativeHost: AppHost {
         ExitReport(cause: .unknown("its shim was killed"), startedAt: nil, endedAt: Clock.wall())))
   }
 
-  private func reap(_ run: Run) {
-    guard let shim = run.shim else { return }
-    run.shim = nil
-    reap(shim, tries: 1000)
-  }
-
-  /// It ends within milliseconds; its number is ours until it is waited for.
-  private func reap(_ shim: Int32, tries: Int) {
-    // ECHILD: somebody else waited for it, which is as good.
-    do throws(SystemFault) { if try Children.wait(shim, block: false) != nil { return } } catch { return }
-    guard tries > 0 else { return }
-    loop.schedule(after: .milliseconds(2)) { [weak self] in
-      self?.assumeIsolated { $0.reap(shim, tries: tries - 1) }
-    }
+  /// Once, until it has told something again: a shim that hangs up on us each time is not one we can work with.
+  private func reconnect(_ instance: Instance, _ run: Run) -> Bool {
+    run.wasReconnected = true
+    do throws(SystemFault) {
+      let path = "\(Self.sockets(layout))/\(Self.runName(instance)).sock"
+      run.connection = try connect(SharedDescriptor(UnixSocket.connect(path, kind: .packets)), instance, run)
+    } catch { return false }
+    return run.connection?.send(.status) == true
   }
 
   private func discard(_ run: Run) {

@@ -8,17 +8,22 @@ final class ShimConnection {
   private let socket: SharedDescriptor
   private let loop: EventLoop
   private var signals: [CheckedContinuation<Int32?, Never>] = []
+  /// Who hears of each command, nil being the shim's end.
+  private var commands: [UInt32: (ExecState?) -> Void] = [:]
+  private var nextCommand: UInt32 = 1
   private(set) var isClosed = false
   /// Called for each state the shim tells, then once with nil when it is gone.
   private let heard: (RunState?) -> Void
   private let lost: (UInt64) -> Void
+  private let told: (Bool, [UInt8]) -> Void
   private let nonce: String
 
   /// Begins to listen; packets with another nonce than the expected close it.
   init(
     _ socket: SharedDescriptor, nonce: String, on loop: EventLoop, heard: @escaping (RunState?) -> Void,
-    lost: @escaping (UInt64) -> Void
+    lost: @escaping (UInt64) -> Void, told: @escaping (Bool, [UInt8]) -> Void
   ) throws(SystemFault) {
+    self.told = told
     self.socket = socket
     self.nonce = nonce
     self.loop = loop
@@ -35,6 +40,23 @@ final class ShimConnection {
     socket.withRaw { loop.unwatch($0) }
     for waiting in signals { waiting.resume(returning: nil) }
     signals = []
+    let commands = commands.values
+    self.commands = [:]
+    for heard in commands { heard(nil) }
+  }
+
+  /// Hands a command to the shim, with its sealed plan and its streams; nil when the shim is gone. Its states are heard until the
+  /// first that ends it.
+  func exec(_ descriptors: [SharedDescriptor], heard: @escaping (ExecState?) -> Void) throws(SystemFault) -> UInt32? {
+    guard !isClosed else { return nil }
+    let id = nextCommand
+    nextCommand &+= 1
+    try socket.withRaw { (raw) throws(SystemFault) in
+      _ = try UnixSocket.send(
+        raw, ShimRequest.exec(id: id).bytes[...], descriptors: descriptors.map { $0.withRaw { $0 } })
+    }
+    commands[id] = heard
+    return id
   }
 
   /// False when the shim is gone.
@@ -60,6 +82,14 @@ final class ShimConnection {
       heard(state)
     case .signalled(let code): if !signals.isEmpty { signals.removeFirst().resume(returning: code) }
     case .outputLost(let count): lost(count)
+    case .told(let ready, let status): told(ready, status)
+    case .exec(let id, let state):
+      let heard = commands[id]
+      switch state {
+      case .prepared, .running: break
+      case .ended, .failed: commands[id] = nil
+      }
+      heard?(state)
     }
   }
 

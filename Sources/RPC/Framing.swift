@@ -49,12 +49,18 @@ package struct FrameReader: Sendable {
 
   package init(limits: FrameLimits = FrameLimits()) { self.limits = limits }
 
+  /// Bytes of the stream before the unread ones, and all that came.
+  private var discarded = 0
+  package var position: Int { discarded + start }
+  package var appended: Int { discarded + buffer.count }
+
   /// Whether part of a frame waits for its rest.
   package var isMidFrame: Bool { start < buffer.count }
 
   package mutating func append(_ bytes: UnsafeRawBufferPointer) {
     if start > 0, start == buffer.count || start > 1 << 16 {
       buffer.removeSubrange(..<start)
+      discarded += start
       scanned -= start
       start = 0
     }

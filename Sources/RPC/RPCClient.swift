@@ -28,13 +28,14 @@ package final class RPCClient {
 
   /// Calls and waits. Items of a stream go to `item` as they come. When `interrupt` (a descriptor of the caller's) becomes readable
   /// or hangs up, the call is cancelled and `Interrupted` thrown; the connection stays usable.
+  /// `descriptors` go with the call; the parameters speak of them by their place in the list.
   package func call(
-    _ method: String, _ parameters: JSONValue = .object([:]), interrupt: Int32 = -1,
+    _ method: String, _ parameters: JSONValue = .object([:]), descriptors: [Int32] = [], interrupt: Int32 = -1,
     item: (JSONValue) throws -> Void = { _ in }
   ) throws -> JSONValue {
     let id = nextID
     nextID += 1
-    try write(Outgoing.request(id, method, parameters))
+    try write(Outgoing.request(id, method, parameters), descriptors)
     while true {
       while let message = try nextMessage() {
         if message["method"] == "$/item" {
@@ -49,6 +50,44 @@ package final class RPCClient {
       }
       try fill(interrupt, id)
     }
+  }
+
+  // MARK: Several things at once
+
+  /// What came in, by the id of the call it belongs to.
+  package enum Incoming {
+    case item(Int64, JSONValue)
+    case answer(Int64, JSONValue)
+    case failure(Int64, RPCFailure)
+  }
+
+  /// The connection, for poll(2); lent as long as this object lives.
+  package var raw: Int32 { socket.withRaw { $0 } }
+
+  /// Calls without waiting: what comes of it is `take`n under the id returned.
+  package func begin(_ method: String, _ parameters: JSONValue, descriptors: [Int32] = []) throws -> Int64 {
+    let id = nextID
+    nextID += 1
+    try write(Outgoing.request(id, method, parameters), descriptors)
+    return id
+  }
+
+  /// Reads once, which waits unless the connection is ready, and takes all that is whole.
+  package func take() throws -> [Incoming] {
+    try read()
+    var all: [Incoming] = []
+    while let message = try nextMessage() {
+      if message["method"] == "$/item" {
+        if let id = message["params"]?["id"]?.integerValue, let value = message["params"]?["item"] {
+          all.append(.item(id, value))
+        }
+      } else if let error = message["error"] {
+        all.append(.failure(message["id"]?.integerValue ?? 0, Self.failure(error)))
+      } else if let id = message["id"]?.integerValue {
+        all.append(.answer(id, message["result"] ?? .null))
+      }
+    }
+    return all
   }
 
   private static func failure(_ error: JSONValue) -> RPCFailure {
@@ -68,15 +107,17 @@ package final class RPCClient {
     }
   }
 
-  private func write(_ message: JSONValue) throws {
+  private func write(_ message: JSONValue, _ descriptors: [Int32] = []) throws {
     var payload: [UInt8] = []
     message.write(to: &payload)
     let frame = Framing.headers.frame(payload)
     do throws(SystemFault) {
       try socket.withRaw { (raw) throws(SystemFault) in
         var rest = frame[...]
+        var passed = descriptors
         while !rest.isEmpty {
-          rest = rest.dropFirst(try UnixSocket.send(raw, rest))
+          rest = rest.dropFirst(try UnixSocket.send(raw, rest, descriptors: passed))
+          passed = []
         }
       }
     } catch { throw Stop.disconnected(SystemFault.text(of: error.code)) }
@@ -95,9 +136,14 @@ package final class RPCClient {
       try write(Outgoing.cancel(id))
       throw Interrupted()
     }
+    try read()
+  }
+
+  private func read() throws {
+    let raw = socket.withRaw { $0 }
     try withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { buffer in
       let got: Int
-      do throws(SystemFault) { got = try check("read") { read(raw, buffer.baseAddress, buffer.count) } } catch {
+      do throws(SystemFault) { got = try check("read") { Glibc.read(raw, buffer.baseAddress, buffer.count) } } catch {
         throw Stop.disconnected(SystemFault.text(of: error.code))
       }
       guard got > 0 else { throw Stop.disconnected("the daemon closed the connection") }

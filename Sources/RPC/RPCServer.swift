@@ -8,6 +8,8 @@ package struct RPCCall: Sendable {
   package let peer: PeerCredentials
   package let method: String
   package let parameters: JSONValue
+  /// What was passed with the call's frame (SCM_RIGHTS), in order; `"fd": 0` in its parameters means the first.
+  package let descriptors: [SharedDescriptor]
   fileprivate let id: RPCID?
   fileprivate let connection: UInt64
   fileprivate let server: RPCServer
@@ -33,6 +35,8 @@ package actor RPCServer {
   private static let maximumConnections = 1024
   private static let incompleteFrame = Duration.seconds(10)
   private static let stalledReader = Duration.seconds(10)
+  /// Descriptors that one message may bring, and that may wait for the rest of their frame.
+  private static let passedDescriptors = 8
   /// Above this many unsent bytes, senders wait and no request is read.
   private static let highWater = 1 << 20
 
@@ -46,6 +50,8 @@ package actor RPCServer {
     var tasks: [RPCID: Task<Void, Never>] = [:]
     var running = 0
     var waiting: [CheckedContinuation<Void, Never>] = []
+    /// What was passed, with the place in the stream of the last byte it came with.
+    var passed: [(place: Int, descriptors: [SharedDescriptor])] = []
     var deadline: EventLoop.TimerID?
     var writeDeadline: EventLoop.TimerID?
     /// Nothing more is read; closed once the output is written.
@@ -163,14 +169,24 @@ package actor RPCServer {
 
   private func receive(_ id: UInt64) {
     guard let connection = connections[id], !connection.closing else { return }
-    let got = withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { buffer -> Int? in
-      let got = connection.socket.withRaw { read($0, buffer.baseAddress, buffer.count) }
-      if got > 0 { connection.reader.append(UnsafeRawBufferPointer(rebasing: buffer[..<got])) }
-      return got
-    }
-    guard let got, got > 0 else {
-      if got == 0 || !lastErrorIsTemporary() { drop(id) }
+    var passed: [SharedDescriptor] = []
+    do throws(SystemFault) {
+      let got = try withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { (buffer) throws(SystemFault) in
+        let got = try connection.socket.withRaw { (raw) throws(SystemFault) in
+          try UnixSocket.receive(raw, into: buffer, most: Self.passedDescriptors, descriptors: &passed)
+        }
+        if got > 0 { connection.reader.append(UnsafeRawBufferPointer(rebasing: buffer[..<got])) }
+        return got
+      }
+      guard got > 0 else { return drop(id) }
+    } catch {
+      if error.code != EAGAIN { drop(id) }
       return
+    }
+    if !passed.isEmpty {
+      // The kernel ends a read after what descriptors came with, so they belong to the frame of its last byte.
+      connection.passed.append((connection.reader.appended - 1, passed))
+      guard connection.passed.count <= Self.passedDescriptors else { return drop(id) }
     }
     serve(id, connection)
   }
@@ -191,7 +207,17 @@ package actor RPCServer {
     updateFrameDeadline(id, connection)
   }
 
+  /// The descriptors that came with the frame just cut; those of what is no frame are closed.
+  private func takePassed(_ connection: Connection) -> [SharedDescriptor] {
+    guard !connection.passed.isEmpty else { return [] }
+    let end = connection.reader.position
+    let taken = connection.passed.prefix { $0.place < end }
+    connection.passed.removeFirst(taken.count)
+    return taken.flatMap(\.descriptors)
+  }
+
   private func take(_ frame: ArraySlice<UInt8>, _ id: UInt64, _ connection: Connection) {
+    let passed = takePassed(connection)
     do throws(JSONSyntaxError) {
       let value = try JSONValue(parsing: frame)
       if let batch = value.arrayValue {
@@ -199,16 +225,16 @@ package actor RPCServer {
           refuse(id, connection, RPCFailure(.invalidRequest, "a batch has 1 to \(Self.inFlight) requests"))
           return
         }
-        runBatch(batch, id, connection)
+        runBatch(batch, passed, id, connection)
       } else {
-        run(value, id, connection)
+        run(value, passed, id, connection)
       }
     } catch {
       refuse(id, connection, RPCFailure(.parse, error.description))
     }
   }
 
-  private func run(_ value: JSONValue, _ id: UInt64, _ connection: Connection) {
+  private func run(_ value: JSONValue, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection) {
     switch IncomingCall.read(value) {
     case .failure(let rejected): write(Outgoing.failure(rejected.id, rejected.failure), id)
     case .success(let incoming) where incoming.method == "$/cancel":
@@ -218,7 +244,7 @@ package actor RPCServer {
         write(Outgoing.failure(request, RPCFailure(.invalidRequest, "this id is already in use")), id)
         return
       }
-      let call = makeCall(incoming, id, connection)
+      let call = makeCall(incoming, passed, id, connection)
       connection.running += 1
       // Cancelled by $/cancel or when its connection is dropped.
       let task = Task { [service] in
@@ -229,9 +255,9 @@ package actor RPCServer {
     }
   }
 
-  private func runBatch(_ batch: [JSONValue], _ id: UInt64, _ connection: Connection) {
+  private func runBatch(_ batch: [JSONValue], _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection) {
     connection.running += 1
-    let calls = batch.map { value in IncomingCall.read(value).map { makeCall($0, id, connection) } }
+    let calls = batch.map { value in IncomingCall.read(value).map { makeCall($0, passed, id, connection) } }
     // Ends when its calls do; each sees its connection gone when it sends.
     Task { [service] in
       var answers: [JSONValue] = []
@@ -252,10 +278,12 @@ package actor RPCServer {
     }
   }
 
-  private func makeCall(_ incoming: IncomingCall, _ id: UInt64, _ connection: Connection) -> RPCCall {
+  private func makeCall(
+    _ incoming: IncomingCall, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection
+  ) -> RPCCall {
     RPCCall(
-      peer: connection.peer, method: incoming.method, parameters: incoming.parameters, id: incoming.id, connection: id,
-      server: self)
+      peer: connection.peer, method: incoming.method, parameters: incoming.parameters, descriptors: passed,
+      id: incoming.id, connection: id, server: self)
   }
 
   private static func outcome(of call: RPCCall, _ service: any RPCService) async -> JSONValue? {

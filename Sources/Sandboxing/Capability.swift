@@ -1,3 +1,5 @@
+package import Model
+
 /// Capabilities (capabilities(7)) by the names policies use, as bits of a set.
 package enum Capability {
   private static let names = [
@@ -10,10 +12,11 @@ package enum Capability {
   ]
 
   /// Those the Engines give unasked; what `privileged` has.
-  package static let engineDefault: UInt64 = set([
+  package static let engineDefault: UInt64 = set(engineDefaultNames)
+  static let engineDefaultNames = [
     "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
     "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
-  ])
+  ]
 
   /// The bit of `CAP_CHOWN` or `CHOWN`; every bit for `ALL`; nil for what is none.
   package static func bits(_ name: String) -> UInt64? {
@@ -23,6 +26,18 @@ package enum Capability {
   }
 
   private static func set(_ names: [String]) -> UInt64 { names.reduce(0) { $0 | (bits($1) ?? 0) } }
+}
+
+extension Policy {
+  /// Without `CAP_`: what `privileged` gives where the policy does not drop it, and what is added.
+  package var effectiveCapabilities: [String] {
+    var held = Set(capabilities.add)
+    if preset == .privileged, !capabilities.drop.contains("ALL") {
+      held.formUnion(Capability.engineDefaultNames)
+      held.subtract(capabilities.drop)
+    }
+    return held.sorted()
+  }
 }
 
 /// Resource limits (setrlimit(2)) by the names policies use.

@@ -1,4 +1,5 @@
 package import Linux
+package import Model
 
 /// Everything a shim needs to build one native app's sandbox and run its program. A pure value: paths are the host's own, and
 /// are resolved by the shim before any of the app's code exists.
@@ -9,12 +10,16 @@ package struct LaunchPlan: Sendable, Equatable {
   package var membership = Membership()
   package var places = Places()
   package var identity = Identity()
+  package var walls = Walls()
   package var root: [RootItem] = []
   package var rootReadOnly = true
   package var program = Program()
   package var ports: [Port] = []
   package var logMaximumSize: UInt64 = 10 << 20
   package var logMaximumFiles: UInt32 = 3
+  /// With whose rights mount sources are opened, and below which folders they are the supervisor's own, opened as it is.
+  package var loader: Policy.Loader?
+  package var ownFolders: [String] = []
 
   package init(app: String, generation: UInt64, nonce: String) {
     self.app = app
@@ -22,12 +27,8 @@ package struct LaunchPlan: Sendable, Equatable {
     self.nonce = nonce
   }
 
-  /// Which cgroups the shim and the app are in.
+  /// Which cgroups the app is in.
   package struct Membership: Sendable, Equatable {
-    /// The v2 folder the shim goes on in; nil without v2.
-    package var shimFolder: String?
-    /// v1 `tasks` files the shim writes itself to.
-    package var shimFiles: [String] = []
     /// The app's v2 folder, to be born in (CLONE_INTO_CGROUP); nil without v2.
     package var folder: String?
     /// The app's `tasks` files in v1 hierarchies. A single thread that moves itself is the one move for which the kernel need not
@@ -70,6 +71,17 @@ package struct LaunchPlan: Sendable, Equatable {
     package init() {}
   }
 
+  /// Layers beside namespaces and ids, for all of the app's processes.
+  package struct Walls: Sendable, Equatable {
+    /// The system call filter, as an array of `struct sock_filter`; empty: none.
+    package var filter: [UInt8] = []
+    /// Landlock holds it to what its root consists of.
+    package var landlock = false
+    /// And away from TCP altogether.
+    package var noTCP = false
+    package init() {}
+  }
+
   package struct IDRange: Sendable, Equatable {
     package var inside: UInt32
     package var outside: UInt32
@@ -94,6 +106,8 @@ package struct LaunchPlan: Sendable, Equatable {
       case memory(size: UInt64, mode: UInt32, owner: UInt32, rules: MountRules)
       /// The app's own processes.
       case processes
+      /// A socket that the shim hears what the app says of itself by; anybody in the app may write to it.
+      case notifySocket
     }
     package var path: String
     package var kind: Kind
@@ -142,6 +156,9 @@ package struct LaunchPlan: Sendable, Equatable {
       self.inside = inside
     }
   }
+
+  /// Where the app finds its notify socket.
+  package static let notifySocket = "/dev/supervisor/notify"
 
   /// `APP.GENERATION`: the name of its socket (with `.sock`) and of its outcome.
   package var runName: String { "\(app).\(generation)" }

@@ -1,9 +1,10 @@
 internal import Linux
+internal import Model
 
 extension LaunchPlan {
   /// The longest plan, in bytes; environment and made files included.
   package static let maximumBytes = 4 << 20
-  private static let version: UInt32 = 0x4153_0001
+  private static let version: UInt32 = 0x4153_0002
 
   /// The plan as bytes, for a sealed memfd.
   package var bytes: [UInt8] {
@@ -12,8 +13,6 @@ extension LaunchPlan {
     out.text(app)
     out.number(generation)
     out.text(nonce)
-    out.list(membership.shimFolder.map { [$0] } ?? []) { $0.text($1) }
-    out.list(membership.shimFiles) { $0.text($1) }
     out.list(membership.folder.map { [$0] } ?? []) { $0.text($1) }
     out.list(membership.files) { $0.text($1) }
     out.text(membership.path)
@@ -23,6 +22,9 @@ extension LaunchPlan {
     out.text(places.runs)
     out.text(places.log)
     write(identity, to: &out)
+    out.block(walls.filter)
+    out.flag(walls.landlock)
+    out.flag(walls.noTCP)
     out.list(root) { Self.write($1, to: &$0) }
     out.flag(rootReadOnly)
     write(program, to: &out)
@@ -33,6 +35,8 @@ extension LaunchPlan {
     }
     out.number(logMaximumSize)
     out.number(logMaximumFiles)
+    out.list(loader.map { [$0.text] } ?? []) { $0.text($1) }
+    out.list(ownFolders) { $0.text($1) }
     return out.bytes
   }
 
@@ -95,6 +99,7 @@ extension LaunchPlan {
       out.number(owner)
       out.number(rules.rawValue)
     case .processes: out.number(UInt8(5))
+    case .notifySocket: out.number(UInt8(6))
     }
   }
 
@@ -103,8 +108,6 @@ extension LaunchPlan {
     var input = ByteReader(bytes, "launch plan")
     guard bytes.count <= Self.maximumBytes, try input.number(UInt32.self) == Self.version else { throw input.fail() }
     self.init(app: try input.text(), generation: try input.number(), nonce: try input.text())
-    membership.shimFolder = try input.list(Self.readText).first
-    membership.shimFiles = try input.list(Self.readText)
     membership.folder = try input.list(Self.readText).first
     membership.files = try input.list(Self.readText)
     membership.path = try input.text()
@@ -114,6 +117,9 @@ extension LaunchPlan {
     places.runs = try input.text()
     places.log = try input.text()
     identity = try Self.readIdentity(&input)
+    walls.filter = try input.block()
+    walls.landlock = try input.flag()
+    walls.noTCP = try input.flag()
     root = try input.list(Self.readItem)
     rootReadOnly = try input.flag()
     program = try Self.readProgram(&input)
@@ -122,6 +128,11 @@ extension LaunchPlan {
     }
     logMaximumSize = try input.number()
     logMaximumFiles = try input.number()
+    if let text = try input.list(Self.readText).first {
+      loader = Policy.Loader(text)
+      guard loader != nil else { throw input.fail() }
+    }
+    ownFolders = try input.list(Self.readText)
     guard input.isAtEnd, Int(program.bind) < root.count else { throw input.fail() }
   }
 
@@ -182,6 +193,7 @@ extension LaunchPlan {
           size: try input.number(), mode: try input.number(), owner: try input.number(),
           rules: MountRules(rawValue: try input.number())))
     case 5: return RootItem(path, .processes)
+    case 6: return RootItem(path, .notifySocket)
     default: throw input.fail()
     }
   }

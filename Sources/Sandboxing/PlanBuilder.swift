@@ -47,7 +47,7 @@ extension LaunchPlan {
 
   /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing.
   package init(
-    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places
+    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -56,6 +56,7 @@ extension LaunchPlan {
     self.init(app: policy.id.name, generation: launch.generation, nonce: launch.nonce)
     self.membership = membership
     self.places = places
+    self.walls = walls
     identity = try Self.identity(of: launch)
     try buildRoot(policy, table, place)
     program.limits = try Self.resourceLimits(policy)
@@ -64,6 +65,7 @@ extension LaunchPlan {
     }
     logMaximumSize = policy.logging.maximumSize.count
     logMaximumFiles = UInt32(clamping: policy.logging.maximumFiles)
+    loader = policy.loader
   }
 
   // MARK: Identity
@@ -150,6 +152,7 @@ extension LaunchPlan {
       builder.addFolder("run/supervisor")
     }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
+    if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     builder.addFolder("tmp", mode: 0o1777)
     var holder: UInt32?
@@ -183,6 +186,7 @@ extension LaunchPlan {
       "HOME": policy.rootfs == nil ? "/data" : "/",
     ]
     for entry in policy.environment { values[entry.name] = entry.value }
+    if policy.readiness == .notify { values["NOTIFY_SOCKET"] = notifySocket }
     return values.map { "\($0.key)=\($0.value)" }.sorted()
   }
 

@@ -2,7 +2,7 @@ package import Model
 
 /// A system call filter as data: what is allowed, what is answered with which error, and why.
 ///
-/// One list for all runtimes: as JSON it is what an Engine takes. Everything not named gets EPERM; a number newer than the
+/// One list for all runtimes: as JSON it is what an Engine takes, as a program what the shim loads. Everything not named gets EPERM; a number newer than the
 /// list gets ENOSYS from runc and crun themselves, so that a C library falls back as on an older kernel.
 package struct SeccompProfile: Sendable, Equatable {
   package enum Action: Sendable, Equatable {
@@ -89,6 +89,24 @@ package struct SeccompProfile: Sendable, Equatable {
       }
     }
   }
+
+  /// The filter of an app by its policy, one for all runtimes; nil: `seccomp=unconfined`.
+  package init?(_ policy: Policy) {
+    guard !policy.securityOptions.contains("seccomp=unconfined") else { return nil }
+    // A namespace of the app's own has only loopback in it, which servers and their checks need; a minimal app without a
+    // network has no use for it either.
+    let closed = policy.network.mode == .none && policy.preset == .minimal
+    self.init(families: closed ? [.unix] : [.unix, .internet, .netlink], capabilities: policy.effectiveCapabilities)
+  }
+
+  /// Numbers of the newest calls, alike on all architectures (asm-generic/unistd.h), for a library that is older than they are.
+  package static let newNumbers: [String: Int32] = [
+    "futex_waitv": 449, "set_mempolicy_home_node": 450, "cachestat": 451, "fchmodat2": 452, "map_shadow_stack": 453,
+    "futex_wake": 454, "futex_wait": 455, "futex_requeue": 456, "statmount": 457, "listmount": 458, "mseal": 462,
+    "setxattrat": 463, "getxattrat": 464, "listxattrat": 465, "removexattrat": 466,
+  ]
+  /// The newest number that was looked at (`open_tree_attr`, Linux 6.15).
+  package static let newestNumber: Int32 = 467
 
   /// The profile in the form Docker, Podman and the OCI runtimes share.
   package var json: JSONValue {

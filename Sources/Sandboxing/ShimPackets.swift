@@ -6,6 +6,15 @@ package enum ShimRequest: Sendable, Equatable {
   case signal(Int32)
   /// The outcome is known: the shim forgets it and leaves.
   case acknowledge
+  /// Prepares a command inside the app. Beside it come its plan (an `ExecPlan`, sealed) and its three streams.
+  case exec(id: UInt32)
+  /// Lets a prepared command run.
+  case execGo(id: UInt32)
+  /// A signal for every process of a command's group.
+  case execSignal(id: UInt32, Int32)
+
+  /// How many descriptors come beside `exec`.
+  package static let execDescriptors = 4
 
   package var bytes: [UInt8] {
     var out = ByteWriter()
@@ -16,6 +25,16 @@ package enum ShimRequest: Sendable, Equatable {
       out.number(UInt8(3))
       out.number(number)
     case .acknowledge: out.number(UInt8(4))
+    case .exec(let id):
+      out.number(UInt8(5))
+      out.number(id)
+    case .execGo(let id):
+      out.number(UInt8(6))
+      out.number(id)
+    case .execSignal(let id, let number):
+      out.number(UInt8(7))
+      out.number(id)
+      out.number(number)
     }
     return out.bytes
   }
@@ -27,6 +46,9 @@ package enum ShimRequest: Sendable, Equatable {
     case 2: self = .status
     case 3: self = .signal(try input.number())
     case 4: self = .acknowledge
+    case 5: self = .exec(id: try input.number())
+    case 6: self = .execGo(id: try input.number())
+    case 7: self = .execSignal(id: try input.number(), try input.number())
     default: throw input.fail()
     }
     guard input.isAtEnd else { throw input.fail() }
@@ -42,6 +64,10 @@ package enum ShimReply: Sendable, Equatable {
   case signalled(Int32)
   /// So many bytes of output could not be kept so far.
   case outputLost(UInt64)
+  /// How far a command of this connection is.
+  case exec(id: UInt32, ExecState)
+  /// What the app said by its notify socket: whether it ever said that it is ready, and the last message with a status, unread.
+  case told(ready: Bool, status: [UInt8])
 
   package var bytes: [UInt8] {
     var out = ByteWriter()
@@ -56,6 +82,14 @@ package enum ShimReply: Sendable, Equatable {
     case .outputLost(let count):
       out.number(UInt8(3))
       out.number(count)
+    case .exec(let id, let state):
+      out.number(UInt8(4))
+      out.number(id)
+      state.write(to: &out)
+    case .told(let ready, let status):
+      out.number(UInt8(5))
+      out.flag(ready)
+      out.block(status)
     }
     return out.bytes
   }
@@ -66,6 +100,8 @@ package enum ShimReply: Sendable, Equatable {
     case 1: self = .state(nonce: try input.text(), try RunState(&input))
     case 2: self = .signalled(try input.number())
     case 3: self = .outputLost(try input.number())
+    case 4: self = .exec(id: try input.number(), try ExecState(&input))
+    case 5: self = .told(ready: try input.flag(), status: try input.block())
     default: throw input.fail()
     }
     guard input.isAtEnd else { throw input.fail() }
@@ -86,6 +122,7 @@ package enum RunState: Sendable, Equatable {
       out.number(facts.pid)
       out.number(facts.init1)
       out.number(facts.startedAt)
+      out.number(facts.landlock)
       out.list(facts.ports) { $0.number($1) }
     case .ended(let outcome):
       out.number(UInt8(2))
@@ -100,6 +137,7 @@ package enum RunState: Sendable, Equatable {
       self = .running(
         RunningFacts(
           pid: try input.number(), init1: try input.number(), startedAt: try input.number(),
+          landlock: try input.number(),
           ports: try input.list { (input) throws(MalformedBytes) in try input.number() }))
     case 2: self = .ended(try RunOutcome(text: try input.text()))
     default: throw input.fail()
@@ -114,10 +152,13 @@ package struct RunningFacts: Sendable, Equatable {
   package var init1: Int32
   /// Wall clock, nanoseconds.
   package var startedAt: Int64
+  /// The ABI of the Landlock rules it is held to; 0: none.
+  package var landlock: UInt8
   /// The host ports taken, in the plan's order.
   package var ports: [UInt16]
 
-  package init(pid: Int32, init1: Int32, startedAt: Int64, ports: [UInt16]) {
+  package init(pid: Int32, init1: Int32, startedAt: Int64, landlock: UInt8 = 0, ports: [UInt16]) {
+    self.landlock = landlock
     self.pid = pid
     self.init1 = init1
     self.startedAt = startedAt

@@ -125,6 +125,12 @@ struct RootBuilder {
     add(path, .bind(source: source, rules: Self.system, folder: false, follow: false))
   }
 
+  /// Below /dev, which is always of our own making, whatever root the app has.
+  mutating func addNotifySocket() {
+    addFolder("dev/supervisor")
+    add(String(LaunchPlan.notifySocket.dropFirst()), .notifySocket)
+  }
+
   mutating func addFolder(_ path: String, mode: UInt32 = 0o755) {
     guard !made.contains(path) else { return }
     add(path, .folder(mode: mode))
@@ -158,7 +164,7 @@ extension LaunchPlan.RootItem {
   fileprivate var isOfTheHost: Bool {
     switch kind {
     case .bind, .link: true
-    case .folder, .file, .memory, .processes: false
+    case .folder, .file, .memory, .processes, .notifySocket: false
     }
   }
 }

@@ -1,22 +1,18 @@
 package import Model
 
-/// What one app needs to be let in, and who goes first.
+/// What one app needs to be let in.
 package struct Demand: Sendable, Equatable {
   package var app: AppID
-  package var priority: Priority
   /// Its `mem_reservation`, else its `mem_limit`; nothing for an app without either.
   package var memory: Bytes
 
-  package init(app: AppID, priority: Priority, memory: Bytes) {
+  package init(app: AppID, memory: Bytes) {
     self.app = app
-    self.priority = priority
     self.memory = memory
   }
 
   package init(_ policy: Policy) {
-    self.init(
-      app: policy.id, priority: policy.priority,
-      memory: policy.limits.memoryReservation ?? policy.limits.memory ?? Bytes(0))
+    self.init(app: policy.id, memory: policy.limits.memoryReservation ?? policy.limits.memory ?? Bytes(0))
   }
 }
 
@@ -38,39 +34,28 @@ package struct Admission: Sendable, Equatable {
     case pending(String)
   }
 
-  /// Decides about one app beside those that hold memory already.
-  package func decide(_ candidate: Demand, running: [Demand]) -> Verdict {
-    verdict(candidate, free: free(beside: running))
+  /// What is left for apps beside those that hold memory already.
+  package func room(beside running: some Sequence<Demand>) -> Room {
+    let usable = capacity.count - min(reserve.count, capacity.count)
+    return Room(usable: usable, free: running.reduce(usable) { $0 - min($0, $1.memory.count) })
   }
 
-  /// Decides about all that wait: highest priority first, among equals in the order given. One that does not fit does not
-  /// hold up a smaller one behind it.
-  package func decide(_ waiting: [Demand], running: [Demand]) -> [(demand: Demand, verdict: Verdict)] {
-    var free = free(beside: running)
-    let ordered = waiting.enumerated().sorted {
-      ($1.element.priority, $0.offset) < ($0.element.priority, $1.offset)
-    }
-    return ordered.map { _, demand in
-      let verdict = verdict(demand, free: free)
-      if verdict == .admit { free = Bytes(free.count - demand.memory.count) }
-      return (demand, verdict)
-    }
-  }
+  /// Memory that is still to be promised. Asked in order of priority; one that does not fit does not hold up a smaller one.
+  package struct Room: Sendable, Equatable {
+    let usable: UInt64
+    var free: UInt64
 
-  private var usable: UInt64 { capacity.count - min(reserve.count, capacity.count) }
-
-  private func free(beside running: [Demand]) -> Bytes {
-    var rest = usable
-    for demand in running { rest -= min(rest, demand.memory.count) }
-    return Bytes(rest)
-  }
-
-  private func verdict(_ demand: Demand, free: Bytes) -> Verdict {
-    guard demand.memory > free else { return .admit }
-    let needs = "memory: needs \(demand.memory.readable)"
-    guard demand.memory.count <= usable else {
-      return .pending("\(needs), this host has \(Bytes(usable).readable) for apps in all")
+    /// Takes what `demand` needs out of the room, if it is there.
+    package mutating func admit(_ demand: Demand) -> Verdict {
+      guard demand.memory.count > free else {
+        free -= demand.memory.count
+        return .admit
+      }
+      let needs = "memory: needs \(demand.memory.readable)"
+      guard demand.memory.count <= usable else {
+        return .pending("\(needs), this host has \(Bytes(usable).readable) for apps in all")
+      }
+      return .pending("\(needs), \(Bytes(free).readable) free")
     }
-    return .pending("\(needs), \(free.readable) free")
   }
 }

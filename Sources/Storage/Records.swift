@@ -42,6 +42,22 @@ package struct StoredApp: Sendable, Equatable {
   }
 }
 
+/// One key of a policy that an operator set beside its file.
+package struct StoredOverride: Sendable, Equatable {
+  /// The canonical key.
+  package var key: String
+  /// Its value as JSON text.
+  package var value: String
+  /// When it ends by itself; nil: when it is taken back.
+  package var until: WallTime?
+
+  package init(key: String, value: String, until: WallTime? = nil) {
+    self.key = key
+    self.value = value
+    self.until = until
+  }
+}
+
 /// One generation that exists at a host, or may: written before it is created.
 package struct StoredInstance: Sendable, Equatable {
   package var instance: Instance
@@ -52,10 +68,17 @@ package struct StoredInstance: Sendable, Equatable {
   package var artifact: String
   /// Which engine holds it (its socket); empty for native.
   package var engine: String
+  /// Which command of `pre_start` it runs; nil: the app's program.
+  package var preStart: Int?
+  /// It has counted as ready.
+  package var isReady: Bool
 
   package init(
-    instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = ""
+    instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = "",
+    preStart: Int? = nil, isReady: Bool = false
   ) {
+    self.preStart = preStart
+    self.isReady = isReady
     self.instance = instance
     self.runtime = runtime
     self.canonical = canonical
@@ -87,17 +110,28 @@ package struct StoredRest: Sendable, Equatable {
 /// One thing to write. All that is handed over together is written together.
 package enum StorageChange: Sendable {
   case putApp(StoredApp)
+  /// Nothing but a mark, to have something to wait for.
+  case mark
   /// Changes the wish alone, and the generation unless it is higher already.
   case setWant(AppID, StoredApp.Want, generation: UInt64)
   /// Changes the generation alone, unless it is higher already.
   case setGeneration(AppID, UInt64)
   case setArtifact(AppID, String)
+  /// All of an app's overrides, in place of those there were.
+  case setOverrides(AppID, [StoredOverride])
+  /// The instance of this generation runs by another policy now.
+  case setInstancePolicy(AppID, generation: UInt64, canonical: String)
   /// With its instance and its rest; not with its ids.
   case removeApp(AppID)
   case putInstance(StoredInstance)
   case removeInstance(AppID)
+  /// The app's instance of this generation counts as ready.
+  case setReady(AppID, generation: UInt64)
   case putRest(StoredRest)
   case addEvent(Event)
+  /// Older ones beyond `kept` go.
+  case putExit(ExitRecord)
+  case setExitOutput(AppID, run: UInt64, String)
   /// Gives back an app's id range: its data is gone.
   case releaseIDs(AppID)
 }
@@ -107,6 +141,7 @@ package struct StorageSnapshot: Sendable {
   package var apps: [StoredApp] = []
   package var instances: [StoredInstance] = []
   package var rests: [StoredRest] = []
+  package var overrides: [AppID: [StoredOverride]] = [:]
   /// Id ranges of apps whose data is kept though the app is gone.
   package var idSlots: [AppID: UInt32] = [:]
   package var lastCursor: Int64 = 0

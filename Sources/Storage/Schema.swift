@@ -30,6 +30,28 @@ enum Schema {
           ALTER TABLE instance ADD COLUMN engine TEXT NOT NULL DEFAULT '';
           """)
     }
+    migrator.registerMigration("3 what an instance is for, and whether it is ready") { database in
+      try database.execute(
+        sql: """
+          ALTER TABLE instance ADD COLUMN pre_start INTEGER;
+          ALTER TABLE instance ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;
+          """)
+    }
+    migrator.registerMigration("how runs ended") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE run_exit (
+            app TEXT NOT NULL, run INTEGER NOT NULL, facts TEXT NOT NULL, canonical TEXT NOT NULL, artifact TEXT NOT NULL,
+            output TEXT NOT NULL, PRIMARY KEY (app, run)) STRICT;
+          """)
+    }
+    migrator.registerMigration("overrides of policies") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE override (
+            app TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, until INTEGER, PRIMARY KEY (app, key)) STRICT;
+          """)
+    }
     return migrator
   }
 
@@ -40,24 +62,44 @@ enum Schema {
       try run(
         database, "UPDATE app SET want = ?, generation = max(generation, ?) WHERE id = ?",
         [want.rawValue, Int64(generation), id.name])
+    case .mark:
+      try run(
+        database,
+        "INSERT INTO value (key, value) VALUES ('mark', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])
     case .setGeneration(let id, let generation):
       try run(
         database, "UPDATE app SET generation = max(generation, ?) WHERE id = ?", [Int64(generation), id.name])
     case .setArtifact(let id, let artifact):
       try run(database, "UPDATE app SET artifact = ? WHERE id = ?", [artifact, id.name])
+    case .setOverrides(let id, let overrides):
+      try run(database, "DELETE FROM override WHERE app = ?", [id.name])
+      for item in overrides {
+        try run(
+          database, "INSERT INTO override VALUES (?, ?, ?, ?)",
+          [id.name, item.key, item.value, item.until?.nanoseconds])
+      }
+    case .setInstancePolicy(let id, let generation, let canonical):
+      try run(
+        database, "UPDATE instance SET canonical = ? WHERE app = ? AND generation = ?",
+        [canonical, id.name, Int64(generation)])
     case .removeApp(let id):
+      try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
       try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
       try run(database, "DELETE FROM rest WHERE app = ?", [id.name])
+      try run(database, "DELETE FROM run_exit WHERE app = ?", [id.name])
     case .putInstance(let stored):
       try run(
-        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
           stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
           stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
-          stored.engine,
+          stored.engine, stored.preStart.map { Int64($0) }, stored.isReady ? 1 : 0,
         ])
     case .removeInstance(let id): try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
+    case .setReady(let id, let generation):
+      try run(
+        database, "UPDATE instance SET ready = 1 WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
     case .putRest(let rest): try put(rest, database)
     case .addEvent(let event):
       var fields = JSONObject()
@@ -65,6 +107,23 @@ enum Schema {
       try run(
         database, "INSERT INTO event VALUES (?, ?, ?, ?, ?)",
         [event.cursor, event.time.nanoseconds, event.app?.name, event.name, JSONValue.object(fields).text])
+    case .putExit(let exit):
+      // One of an app that was removed meanwhile is nobody's.
+      try run(
+        database,
+        "INSERT OR REPLACE INTO run_exit SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM app WHERE id = ?)",
+        [
+          exit.app.name, Int64(exit.run), JSONValue.object(exit.facts).text, exit.canonical, exit.artifact,
+          exit.output, exit.app.name,
+        ])
+      try run(
+        database,
+        "DELETE FROM run_exit WHERE app = ?1 AND run NOT IN (SELECT run FROM run_exit WHERE app = ?1 ORDER BY run DESC LIMIT ?2)",
+        [exit.app.name, ExitRecord.kept])
+    case .setExitOutput(let id, let number, let output):
+      try run(
+        database, "UPDATE run_exit SET output = ? WHERE app = ? AND run = ?",
+        [output, id.name, Int64(number)])
     case .releaseIDs(let id): try run(database, "DELETE FROM id_slot WHERE app = ?", [id.name])
     }
   }
@@ -119,6 +178,11 @@ enum Schema {
       snapshot.instances.append(try instance(row, path))
     }
     for row in try Row.fetchAll(database, sql: "SELECT * FROM rest") { snapshot.rests.append(try rest(row, path)) }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM override ORDER BY app, key") {
+      snapshot.overrides[try id(row["app"], path), default: []].append(
+        StoredOverride(
+          key: row["key"], value: row["value"], until: (row["until"] as Int64?).map { WallTime(nanoseconds: $0) }))
+    }
     snapshot.lastCursor = try Int64.fetchOne(database, sql: "SELECT max(cursor) FROM event") ?? 0
     return snapshot
   }
@@ -150,7 +214,8 @@ enum Schema {
         app: try id(row["app"], path), generation: UInt64(row["generation"] as Int64), nonce: row["nonce"],
         handle: row["handle"]),
       runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"],
-      engine: row["engine"])
+      engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) }, isReady: row["ready"] as Int64 == 1
+    )
   }
 
   private static func rest(_ row: Row, _ path: String) throws -> StoredRest {
@@ -175,6 +240,16 @@ enum Schema {
     return StoredRest(
       app: try id(row["app"], path), exit: exit, failure: row["failure"], restarts: UInt32(row["restarts"] as Int64),
       generation: UInt64(row["generation"] as Int64))
+  }
+
+  static func exit(_ row: Row) -> ExitRecord? {
+    // best effort: an unreadable row is left out of a listing
+    guard let app = AppID(stored: row["app"]),
+      let facts = try? JSONValue(parsing: Array((row["facts"] as String).utf8)).objectValue
+    else { return nil }
+    return ExitRecord(
+      app: app, run: UInt64(clamping: row["run"] as Int64), facts: facts, canonical: row["canonical"],
+      artifact: row["artifact"], output: row["output"])
   }
 
   static func event(_ row: Row) -> Event? {

@@ -66,6 +66,9 @@ package actor Store {
     try result.get()
   }
 
+  /// Returns once everything committed so far is on the disk.
+  package func sync() async throws(StorageFailure) { try await commit([.mark], durable: true) }
+
   private func writeAll() async {
     while !waiting.isEmpty {
       let batch = waiting
@@ -132,6 +135,17 @@ package actor Store {
     } catch {
       throw .failed("\(error)")
     }
+  }
+
+  /// How an app's runs ended, newest first.
+  package func exits(of app: AppID) async throws(StorageFailure) -> [ExitRecord] {
+    do {
+      return try await database.read { database in
+        try Row.fetchAll(
+          database, sql: "SELECT * FROM run_exit WHERE app = ? ORDER BY run DESC", arguments: [app.name]
+        ).compactMap(Schema.exit)
+      }
+    } catch { throw .failed("\(error)") }
   }
 
   /// Events after `cursor`, oldest first, at most `limit`; of one app if named.

@@ -22,6 +22,11 @@ extension Supervisor {
     case .cancelTimers:
       for timer in apps[id]?.timers.values ?? [:].values { timer.cancel() }
       apps[id]?.timers = [:]
+    case .armSchedule: armSchedule(id)
+    case .outdate:
+      guard let generation = apps[id].map({ $0.stored.generation + 1 }) else { return }
+      apps[id]?.stored.generation = generation
+      save([.setGeneration(id, generation)])
     case .record(let name, let fields): save([tell(name, id, fields)] + restChange(id))
     case .forget: forget(id)
     }
@@ -102,27 +107,33 @@ extension Supervisor {
     return placed
   }
 
+  /// The policy of a command of `pre_start`: the app's own but for what is run, and nobody outside reaches it.
+  func forStep(_ step: Int?, _ policy: Policy) -> Policy {
+    guard let step, step < policy.preStart.count else { return policy }
+    var policy = policy
+    policy.entry = policy.preStart[step]
+    if policy.runtime == .container { policy.entrypoint = [] }
+    policy.network.ports = []
+    policy.readiness = .started
+    return policy
+  }
+
   private func create(_ id: AppID) {
     guard var record = apps[id], let host = setup.hosts[record.runtime] else { return }
     record.stored.generation += 1
     let launch = Launch(
-      policy: placed(record.policy, record.runtime), generation: record.stored.generation, nonce: Nonce.make(),
+      policy: forStep(record.life.preStart, placed(record.policy, record.runtime)),
+      generation: record.stored.generation, nonce: Nonce.make(),
       uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact)
     record.launch = launch
     apps[id] = record
-    var written = stored(launch, record, handle: "")
-    let isContainer = record.runtime == .container
+    let written = stored(launch, record, handle: host.plannedHandle(launch) ?? "")
     Task {
       do throws(HostFailure) {
-        // Before anything exists, so that a daemon that dies now leaves nothing that the next one does not know.
-        try await commit([.setGeneration(id, launch.generation), .putInstance(written)], durable: isContainer)
-        let instance = try await host.create(launch)
-        written.instance = instance
-        do throws(HostFailure) { try await commit([.putInstance(written)], durable: false) } catch {
-          // best effort: what stays is found by the next daemon, because it has our labels.
-          try? await host.remove(instance)
-          throw error
-        }
+        let instance =
+          written.instance.handle.isEmpty
+          ? try await make(launch, recordedBefore: written, host)
+          : try await make(launch, recordedBeside: written, host)
         send(.created(instance), to: id)
       } catch {
         createFailed(error, id)
@@ -130,9 +141,45 @@ extension Supervisor {
     }
   }
 
-  private func commit(_ changes: [StorageChange], durable: Bool) async throws(HostFailure) {
-    do throws(StorageFailure) { try await setup.store.commit(changes, durable: durable) } catch {
-      throw HostFailure(.failed, "\(error)", hint: "free some space in \(setup.layout.state)")
+  /// Recorded before anything exists, so that a daemon that dies now leaves nothing that the next one does not know; and again
+  /// with what the host calls it.
+  private func make(_ launch: Launch, recordedBefore written: StoredInstance, _ host: any AppHost)
+    async throws(HostFailure) -> Instance
+  {
+    let change = StorageChange.setGeneration(launch.policy.id, launch.generation)
+    try await commit([change, .putInstance(written)], durable: true).get()
+    var named = written
+    named.instance = try await host.create(launch)
+    let outcome = await commit([.putInstance(named)], durable: false)
+    return try await keep(named.instance, if: outcome, host)
+  }
+
+  /// Recorded while it is made, because until it is started it would end with this daemon.
+  private func make(_ launch: Launch, recordedBeside written: StoredInstance, _ host: any AppHost)
+    async throws(HostFailure) -> Instance
+  {
+    let change = StorageChange.setGeneration(launch.policy.id, launch.generation)
+    async let outcome = commit([change, .putInstance(written)], durable: false)
+    let instance = try await host.create(launch)
+    return try await keep(instance, if: outcome, host)
+  }
+
+  /// What could not be recorded is not kept.
+  private func keep(_ instance: Instance, if outcome: Result<Void, HostFailure>, _ host: any AppHost)
+    async throws(HostFailure) -> Instance
+  {
+    guard case .failure(let failure) = outcome else { return instance }
+    // Best effort: what stays is found by the next daemon, because it has our labels.
+    try? await host.remove(instance)
+    throw failure
+  }
+
+  private func commit(_ changes: [StorageChange], durable: Bool) async -> Result<Void, HostFailure> {
+    do throws(StorageFailure) {
+      try await setup.store.commit(changes, durable: durable)
+      return .success(())
+    } catch {
+      return .failure(HostFailure(.failed, "\(error)", hint: "free some space in \(setup.layout.state)"))
     }
   }
 
@@ -146,8 +193,9 @@ extension Supervisor {
   private func stored(_ launch: Launch, _ record: AppRecord, handle: String) -> StoredInstance {
     StoredInstance(
       instance: Instance(app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle),
-      runtime: record.runtime, canonical: record.stored.canonical, folder: record.stored.folder,
-      artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "")
+      runtime: record.runtime, canonical: record.effective, folder: record.stored.folder,
+      artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "",
+      preStart: record.life.preStart)
   }
 
   private func start(_ instance: Instance) {
@@ -172,8 +220,10 @@ extension Supervisor {
       // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
       // daemon finds the instance gone.
       if let rest = apps[instance.app]?.savedRest { await store([.putRest(rest)]) }
+      await recordExit(instance, host)
       do throws(HostFailure) {
         try await host.remove(instance)
+        keepOutput(instance, host)
         await store([.removeInstance(instance.app)])
         if apps[instance.app]?.life.stage.instance == instance { apps[instance.app]?.launch = nil }
         send(.cleared, to: instance.app)
@@ -197,6 +247,8 @@ extension Supervisor {
   private func forget(_ id: AppID) {
     guard let record = apps[id] else { return }
     for timer in record.timers.values { timer.cancel() }
+    record.alarm?.cancel()
+    record.attendance?.end()
     apps[id] = nil
     save([.removeApp(id), tell("app.removed", id, [:])])
   }

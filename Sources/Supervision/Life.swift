@@ -1,98 +1,5 @@
 package import Model
 
-/// Where one app is between being wanted and resting. Payloads hold what the stage needs and nothing that could contradict it.
-package enum Stage: Sendable, Equatable {
-  /// Nothing of it exists at a host.
-  case resting
-  /// Wanted, and held back: by what, in words.
-  case waiting(String)
-  /// The host checks the policy and fetches what is missing.
-  case preparing
-  case creating
-  case starting(Instance)
-  case running(Instance, RunFacts, paused: Bool)
-  /// The stop signal was sent; the grace time runs.
-  case stopping(Instance, RunFacts)
-  case killing(Instance, RunFacts?)
-  /// It has ended; the host releases what it held.
-  case clearing(Instance)
-  case backoff(until: WallTime)
-
-  /// The instance that exists at a host, if there is one.
-  package var instance: Instance? {
-    switch self {
-    case .resting, .waiting, .preparing, .creating, .backoff: nil
-    case .starting(let instance), .running(let instance, _, _), .stopping(let instance, _), .killing(let instance, _),
-      .clearing(let instance):
-      instance
-    }
-  }
-
-  /// What is known of the running program.
-  package var facts: RunFacts? {
-    switch self {
-    case .running(_, let facts, _), .stopping(_, let facts): facts
-    case .killing(_, let facts): facts
-    case .resting, .waiting, .preparing, .creating, .starting, .clearing, .backoff: nil
-    }
-  }
-}
-
-/// What is to become of an app.
-package enum Want: Sendable, Equatable {
-  case running
-  /// Stop, and stay known.
-  case stopped
-  /// Stop, then forget it.
-  case removed
-}
-
-/// What can happen to an app.
-package enum LifeEvent: Sendable, Equatable {
-  /// The operator (or boot) wants it so. A new wish for `running` also forgives failures of the past.
-  case want(Want)
-  /// The policy changed, or a restart was asked for: end this instance and make a new one.
-  case replace
-  /// Its gates (dependencies, admission) are open, or closed and why.
-  case admitted
-  case held(String)
-  case prepared
-  case created(Instance)
-  case started(RunFacts)
-  /// A step on the way to running did not work.
-  case stepFailed(HostFailure)
-  /// Nothing that depends on it runs any more: it may be stopped.
-  case releasedToStop
-  case graceOver
-  case killAgain
-  case killRequested
-  case runtimeOver
-  case paused(Bool)
-  case exited(ExitReport)
-  case cleared
-  case clearFailed(HostFailure)
-  case clearAgain
-  case backoffOver
-}
-
-/// What is to be done about it. Each step's outcome comes back as an event.
-package enum Effect: Sendable, Equatable {
-  case prepare
-  case cancelPrepare
-  case create
-  case start(Instance)
-  /// `thaw`: it is frozen, and would not see the signal.
-  case signal(Instance, Int32, thaw: Bool = false)
-  case kill(Instance)
-  case clear(Instance)
-  case after(Duration, LifeEvent)
-  case cancelTimers
-  /// Write the stage's lasting part and tell the world.
-  case record(String, [String: JSONValue])
-  /// It was to be removed, and nothing of it is left.
-  case forget
-}
-
 /// One app's life. `handle` is the only place that changes it; it does no I/O and knows no clock but the one it is handed.
 package struct Life: Sendable, Equatable {
   package var want: Want
@@ -108,10 +15,29 @@ package struct Life: Sendable, Equatable {
   package var recentRestarts: [WallTime] = []
   /// How many delays have grown since the last good run.
   package var delays: UInt32 = 0
+  /// How long the next stop lets it be, where its operator said so; nil: as the policy says.
+  package var grace: Duration?
   /// Why we end the run ourselves (`max_runtime`); shown with its exit.
   package var endReason: String?
+  /// Which command of `pre_start` runs or is next; nil: the program itself.
+  package var preStart: Int?
+  /// Whether the program that runs counts as ready.
+  package var isReady = false
+  /// What follows the end of this run.
+  private var sequel = Sequel.byRule
+
+  private enum Sequel: Sendable, Equatable {
+    /// `restart` decides.
+    case byRule
+    /// It is started again whatever `restart` says.
+    case restart
+    /// It rests as failed.
+    case failure
+  }
 
   package init(want: Want) { self.want = want }
+
+  package var isRunning: Bool { if case .running = stage { true } else { false } }
 
   /// Whether nothing of it exists and nothing is under way.
   package var isAtRest: Bool { stage == .resting }
@@ -121,15 +47,15 @@ package struct Life: Sendable, Equatable {
     switch stage {
     case .resting: true
     case .stopping, .killing, .clearing: want != .running
-    case .waiting, .preparing, .creating, .starting, .running, .backoff: false
+    case .waiting, .preparing, .creating, .starting, .preStarting, .running, .backoff, .scheduled: false
     }
   }
 
   /// Whether it is on its way up but not running yet.
   package var isStarting: Bool {
     switch stage {
-    case .waiting, .preparing, .creating, .starting: true
-    case .resting, .running, .stopping, .killing, .clearing, .backoff: false
+    case .waiting, .preparing, .creating, .starting, .preStarting: true
+    case .resting, .running, .stopping, .killing, .clearing, .backoff, .scheduled: false
     }
   }
 
@@ -138,16 +64,21 @@ package struct Life: Sendable, Equatable {
   /// The next stage and what to do, for `event` at `now`. `chance` is a number in 0..<1 for jitter.
   package mutating func handle(_ event: LifeEvent, _ policy: Policy, now: WallTime, chance: Double) -> [Effect] {
     switch event {
-    case .want(let want): return wish(want)
-    case .replace: return replace()
-    case .admitted: return admit()
+    case .want(let want): return wish(want, policy)
+    case .replace: return replace(policy)
+    case .admitted: return admit(policy)
     case .held(let reason): return hold(reason)
-    case .prepared: return afterPrepare()
-    case .created(let instance): return afterCreate(instance)
+    case .prepared: return afterPrepare(policy)
+    case .created(let instance): return afterCreate(instance, policy)
     case .started(let facts): return afterStart(facts, policy, now)
     case .stepFailed(let failure): return stepFailed(failure, policy, now, chance)
     case .releasedToStop: return beginStop(policy)
-    case .runtimeOver: return runtimeOver(policy)
+    case .runtimeOver: return overdrawn("max_runtime \(policy.limits.maximumRuntime?.compact ?? "")", policy)
+    case .cpuTimeOver: return overdrawn("max_cpu_time \(policy.limits.maximumCPUTime?.compact ?? "")", policy)
+    case .ready(let how): return becomeReady(how)
+    case .unhealthy(let why): return unhealthy(why, policy)
+    case .nextRun(let time): return schedule(time)
+    case .due: return due(policy)
     case .graceOver, .killRequested: return beginKill()
     case .killAgain: return killAgain()
     case .paused(let paused): return pause(paused)
@@ -161,42 +92,53 @@ package struct Life: Sendable, Equatable {
 
   // MARK: Wishes
 
-  private mutating func wish(_ wanted: Want) -> [Effect] {
+  private mutating func wish(_ wanted: Want, _ policy: Policy) -> [Effect] {
     let renewed = wanted == .running && (want != .running || stage == .resting)
     want = wanted
     if renewed {
-      failure = nil
-      restarts = 0
-      recentRestarts = []
-      delays = 0
+      forgive()
       switch stage {
       // What was begun for the old wish ends first; then it starts.
       case .preparing, .stopping, .killing, .clearing: replacing = true
-      case .resting, .waiting, .creating, .starting, .running, .backoff: break
+      case .resting, .waiting, .creating, .starting, .preStarting, .running, .backoff, .scheduled: break
       }
     }
     switch (wanted, stage) {
     case (.running, .resting):
+      guard policy.schedule == nil else {
+        stage = .scheduled(until: nil)
+        return [.armSchedule]
+      }
       stage = .waiting("its turn")
       return [.record("app.waiting", [:])]
     case (.running, _): return []
     case (.stopped, .resting): return []
     case (.removed, .resting): return [.forget]
-    case (.stopped, .waiting), (.removed, .waiting), (.stopped, .backoff), (.removed, .backoff):
-      return rest([.cancelTimers])
+    case (.stopped, .waiting), (.removed, .waiting), (.stopped, .backoff), (.removed, .backoff),
+      (.stopped, .scheduled), (.removed, .scheduled):
+      return rest([.cancelTimers], policy)
     case (.stopped, .preparing), (.removed, .preparing): return [.cancelPrepare]
     // Remembered: the step under way ends first, and then it is stopped.
     case (.stopped, _), (.removed, _): return []
     }
   }
 
-  private mutating func replace() -> [Effect] {
+  private mutating func forgive() {
+    failure = nil
+    restarts = 0
+    recentRestarts = []
+    delays = 0
+  }
+
+  private mutating func replace(_ policy: Policy) -> [Effect] {
     switch stage {
     case .resting, .waiting, .backoff: return []
+    // The new policy may have another schedule.
+    case .scheduled: return [.armSchedule]
     case .preparing:
       replacing = true
       return [.cancelPrepare]
-    case .creating, .starting, .running, .stopping, .killing:
+    case .creating, .starting, .preStarting, .running, .stopping, .killing:
       replacing = true
       return []
     // What runs next is made from the new policy anyway.
@@ -208,15 +150,19 @@ package struct Life: Sendable, Equatable {
 
   /// Whether a running instance is to end: the supervisor then waits for its dependents and sends `releasedToStop`.
   package var shouldStop: Bool {
-    guard case .running = stage else { return false }
-    return want != .running || replacing
+    switch stage {
+    case .running, .preStarting: return want != .running || replacing
+    case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
+      return false
+    }
   }
 
   // MARK: Up
 
-  private mutating func admit() -> [Effect] {
+  private mutating func admit(_ policy: Policy) -> [Effect] {
     guard case .waiting = stage, want == .running else { return [] }
     stage = .preparing
+    preStart = policy.preStart.isEmpty ? nil : 0
     return [.prepare]
   }
 
@@ -226,31 +172,52 @@ package struct Life: Sendable, Equatable {
     return [.record("app.pending", ["reason": .string(reason)])]
   }
 
-  private mutating func afterPrepare() -> [Effect] {
+  private mutating func afterPrepare(_ policy: Policy) -> [Effect] {
     guard stage == .preparing else { return [] }
-    guard want == .running else { return rest([]) }
+    guard want == .running else { return rest([], policy) }
     guard !replacing else { return again() }
     stage = .creating
     return [.create]
   }
 
-  private mutating func afterCreate(_ instance: Instance) -> [Effect] {
+  private mutating func afterCreate(_ instance: Instance, _ policy: Policy) -> [Effect] {
     guard stage == .creating else { return [.clear(instance)] }
     guard want == .running, !replacing else {
       stage = .clearing(instance)
       return [.clear(instance)]
     }
     stage = .starting(instance)
-    return [.record("app.created", [:]), .start(instance)]
+    let told =
+      preStart.map { Effect.record("app.pre_start", ["command": .string(Self.command($0, policy))]) }
+      ?? .record("app.created", [:])
+    return [told, .start(instance)]
   }
 
   private mutating func afterStart(_ facts: RunFacts, _ policy: Policy, _ now: WallTime) -> [Effect] {
     guard case .starting(let instance) = stage else { return [] }
-    stage = .running(instance, facts, paused: false)
     endReason = nil
+    sequel = .byRule
+    guard preStart == nil else {
+      stage = .preStarting(instance, facts)
+      return []
+    }
+    stage = .running(instance, facts, paused: false)
+    isReady = policy.readiness == .started
     var effects: [Effect] = [.record("app.started", ["pid": .integer(Int64(facts.pid))])]
     if let limit = policy.limits.maximumRuntime, limit > .zero { effects.append(.after(limit, .runtimeOver)) }
     return effects
+  }
+
+  /// `2 of 3, /app/migrate`.
+  package static func command(_ index: Int, _ policy: Policy) -> String {
+    let program = index < policy.preStart.count ? policy.preStart[index].first ?? "" : ""
+    return "\(index + 1) of \(policy.preStart.count), \(program)"
+  }
+
+  private mutating func becomeReady(_ how: String) -> [Effect] {
+    guard case .running = stage, !isReady else { return [] }
+    isReady = true
+    return [.record("app.ready", ["by": .string(how)])]
   }
 
   private mutating func stepFailed(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
@@ -258,7 +225,7 @@ package struct Life: Sendable, Equatable {
   {
     switch stage {
     case .preparing, .creating, .starting: break
-    case .resting, .waiting, .running, .stopping, .killing, .clearing, .backoff: return []
+    case .resting, .waiting, .preStarting, .running, .stopping, .killing, .clearing, .backoff, .scheduled: return []
     }
     let told = Effect.record(
       "app.start_failed", ["reason": .string(fault.description), "kind": .string(fault.kind.rawValue)])
@@ -279,7 +246,7 @@ package struct Life: Sendable, Equatable {
   private mutating func afterFailure(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
     -> [Effect]
   {
-    guard want == .running else { return rest([]) }
+    guard want == .running else { return rest([], policy) }
     guard !replacing else { return again() }
     switch fault.kind {
     case .unavailable:
@@ -287,9 +254,9 @@ package struct Life: Sendable, Equatable {
       let pause = Duration.seconds(2)
       stage = .backoff(until: WallTime(nanoseconds: now.nanoseconds &+ pause.wholeNanoseconds))
       return [.record("app.pending", ["reason": .string(fault.message)]), .after(pause, .backoffOver)]
-    case .refused, .missing: return fail(fault.description)
+    case .refused, .missing: return fail(fault.description, policy)
     case .conflict, .failed:
-      guard policy.restart != .no else { return fail(fault.description) }
+      guard policy.restart != .no else { return fail(fault.description, policy) }
       return backOff(policy, now, chance, because: fault.description)
     }
   }
@@ -297,31 +264,57 @@ package struct Life: Sendable, Equatable {
   // MARK: Down
 
   private mutating func beginStop(_ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, let paused) = stage, want != .running || replacing else { return [] }
+    guard shouldStop else { return [] }
+    switch stage {
+    case .running(let instance, let facts, let paused): return stop(instance, facts, policy, paused)
+    case .preStarting(let instance, let facts): return stop(instance, facts, policy, false)
+    case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
+      return []
+    }
+  }
+
+  private mutating func overdrawn(_ limit: String, _ policy: Policy) -> [Effect] {
+    guard case .running(let instance, let facts, let paused) = stage else { return [] }
+    endReason = limit
     return stop(instance, facts, policy, paused)
   }
 
-  private mutating func runtimeOver(_ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, let paused) = stage else { return [] }
-    endReason = "max_runtime \(policy.limits.maximumRuntime?.compact ?? "")"
-    return stop(instance, facts, policy, paused)
+  private mutating func unhealthy(_ why: String, _ policy: Policy) -> [Effect] {
+    guard case .running(let instance, let facts, let paused) = stage, want == .running, !replacing else { return [] }
+    switch policy.healthcheck.settled(image: facts.imageHealthcheck, restart: policy.restart)?.onFailure {
+    case nil, .some(.none): return []
+    case .notify: return [.record("app.alert", ["reason": .string("unhealthy: \(why)")])]
+    case .restart:
+      sequel = .restart
+      endReason = "unhealthy: \(why)"
+      return [.outdate] + stop(instance, facts, policy, paused)
+    case .stop:
+      sequel = .failure
+      endReason = "unhealthy: \(why)"
+      return stop(instance, facts, policy, paused)
+    }
   }
 
   private mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy, _ paused: Bool) -> [Effect] {
     stage = .stopping(instance, facts)
+    isReady = false
+    let given = grace
+    grace = nil
     return [
       .cancelTimers,
       .record("app.stopping", ["signal": .string(SignalName.name(of: policy.stopSignal) ?? "\(policy.stopSignal)")]),
-      .signal(instance, policy.stopSignal, thaw: paused), .after(policy.stopGrace, .graceOver),
+      .signal(instance, policy.stopSignal, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
     ]
   }
 
   private mutating func beginKill() -> [Effect] {
     switch stage {
-    case .running(let instance, let facts, _), .stopping(let instance, let facts):
+    case .running(let instance, let facts, _), .preStarting(let instance, let facts),
+      .stopping(let instance, let facts):
       stage = .killing(instance, facts)
+      isReady = false
       return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
-    case .resting, .waiting, .preparing, .creating, .starting, .killing, .clearing, .backoff: return []
+    case .resting, .waiting, .preparing, .creating, .starting, .killing, .clearing, .backoff, .scheduled: return []
     }
   }
 
@@ -341,6 +334,18 @@ package struct Life: Sendable, Equatable {
   private mutating func ended(_ report: ExitReport, _ policy: Policy, _ now: WallTime) -> [Effect] {
     guard let instance = stage.instance else { return [] }
     if case .clearing = stage { return [] }
+    isReady = false
+    stage = .clearing(instance)
+    if let preStart {
+      var effects: [Effect] = [.cancelTimers]
+      if !report.succeeded {
+        lastExit = report
+        let fault = HostFailure(.failed, "pre_start \(Self.command(preStart, policy)): \(report.reason)")
+        pendingFailure = fault
+        effects.append(.record("app.start_failed", ["reason": .string(fault.message), "kind": "failed"]))
+      }
+      return effects + [.clear(instance)]
+    }
     lastExit = report
     var fields: [String: JSONValue] = [
       "exit_code": .integer(Int64(report.exitCode)), "reason": .string(endReason ?? report.reason),
@@ -350,25 +355,39 @@ package struct Life: Sendable, Equatable {
       fields["ran_ms"] = .integer(report.endedAt.since(started).wholeNanoseconds / 1_000_000)
       if report.endedAt.since(started) >= policy.backoff.resetAfter { delays = 0 }
     }
-    stage = .clearing(instance)
     return [.cancelTimers, .record(report.outOfMemory ? "app.oom" : "app.exited", fields), .clear(instance)]
   }
 
   private mutating func afterClear(_ policy: Policy, _ now: WallTime, _ chance: Double) -> [Effect] {
     guard case .clearing = stage else { return [] }
+    let next = sequel
+    sequel = .byRule
     if let fault = pendingFailure {
       pendingFailure = nil
       return afterFailure(fault, policy, now, chance)
     }
-    guard want == .running else { return rest([]) }
+    guard want == .running else { return rest([], policy) }
     if replacing { return again() }
+    if let done = preStart {
+      preStart = done + 1 < policy.preStart.count ? done + 1 : nil
+      stage = .creating
+      return [.create]
+    }
     guard let exit = lastExit else { return again() }
+    switch next {
+    case .failure: return fail("it was \(endReason ?? exit.reason)", policy)
+    // At once at first; a loop has pauses that grow, and ends.
+    case .restart: return backOff(policy, now, chance, because: endReason ?? exit.reason, atOnce: delays == 0)
+    case .byRule: break
+    }
     switch policy.restart {
-    case .no: return rest([])
+    case .no: return rest([], policy)
     case .always, .unlessStopped: return backOff(policy, now, chance, because: exit.reason)
     case .onFailure(let maximum):
-      guard !exit.succeeded else { return rest([]) }
-      if let maximum, restarts >= maximum { return fail("it ended with \(exit.reason) after \(maximum) restarts") }
+      guard !exit.succeeded else { return rest([], policy) }
+      if let maximum, restarts >= maximum {
+        return fail("it ended with \(exit.reason) after \(maximum) restarts", policy)
+      }
       return backOff(policy, now, chance, because: exit.reason)
     }
   }
@@ -384,12 +403,14 @@ package struct Life: Sendable, Equatable {
     return [.clear(instance)]
   }
 
-  private mutating func backOff(_ policy: Policy, _ now: WallTime, _ chance: Double, because reason: String) -> [Effect]
-  {
+  private mutating func backOff(
+    _ policy: Policy, _ now: WallTime, _ chance: Double, because reason: String, atOnce: Bool = false
+  ) -> [Effect] {
     let rules = policy.backoff
     recentRestarts.removeAll { now.since($0) > rules.window }
     guard recentRestarts.count < Int(rules.maximumAttempts) else {
-      return fail("it ended \(recentRestarts.count + 1) times within \(rules.window.compact), last with \(reason)")
+      return fail(
+        "it ended \(recentRestarts.count + 1) times within \(rules.window.compact), last with \(reason)", policy)
     }
     recentRestarts.append(now)
     restarts += 1
@@ -398,7 +419,7 @@ package struct Life: Sendable, Equatable {
     for _ in 0..<min(delays, 64) { delay = min(delay * max(1, rules.multiplier), rules.maximumDelay.seconds) }
     delays += 1
     delay = max(0, delay * (1 + rules.jitter * (2 * chance - 1)))
-    guard delay > 0 else { return again() }
+    guard delay > 0, !atOnce else { return again() }
     let pause = Duration.nanoseconds(Int64(delay * 1e9))
     stage = .backoff(until: WallTime(nanoseconds: now.nanoseconds &+ pause.wholeNanoseconds))
     return [
@@ -418,16 +439,54 @@ package struct Life: Sendable, Equatable {
     return [.record("app.restarting", ["restarts": .integer(Int64(restarts))])]
   }
 
-  private mutating func fail(_ reason: String) -> [Effect] {
-    failure = reason
+  private mutating func fail(_ reason: String, _ policy: Policy) -> [Effect] {
+    let told = Effect.record("app.failed", ["reason": .string(reason)])
     replacing = false
+    guard policy.schedule == nil || want != .running else {
+      // Its next run may do better.
+      stage = .scheduled(until: nil)
+      return [told, .armSchedule]
+    }
+    failure = reason
     stage = .resting
-    return [.record("app.failed", ["reason": .string(reason)])]
+    return [told]
   }
 
-  private mutating func rest(_ effects: [Effect]) -> [Effect] {
+  private mutating func rest(_ effects: [Effect], _ policy: Policy) -> [Effect] {
     replacing = false
+    guard policy.schedule == nil || want != .running else {
+      stage = .scheduled(until: nil)
+      return effects + [.record("app.resting", [:]), .armSchedule]
+    }
     stage = .resting
     return effects + [.record("app.resting", [:])] + (want == .removed ? [.forget] : [])
+  }
+
+  // MARK: Runs that begin of themselves
+
+  private mutating func schedule(_ time: WallTime?) -> [Effect] {
+    guard case .scheduled(let before) = stage, before != time else { return [] }
+    stage = .scheduled(until: time)
+    return [.record("app.scheduled", ["next": time.map { .integer($0.nanoseconds) } ?? .null])]
+  }
+
+  private mutating func due(_ policy: Policy) -> [Effect] {
+    guard want == .running, let schedule = policy.schedule else { return [] }
+    switch stage {
+    case .resting: return []
+    case .scheduled:
+      forgive()
+      stage = .waiting("its turn")
+      return [.record("app.due", [:]), .armSchedule]
+    case .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing, .backoff:
+      let isReplaced = schedule.concurrency == .replace
+      var effects: [Effect] = [
+        .record("app.due", ["skipped": .bool(!isReplaced), "reason": "the last run still goes on"]), .armSchedule,
+      ]
+      guard isReplaced else { return effects }
+      forgive()
+      if case .backoff = stage { effects = [.cancelTimers] + effects + again() } else { effects += replace(policy) }
+      return effects
+    }
   }
 }

@@ -1,3 +1,4 @@
+internal import Health
 internal import Linux
 package import Model
 internal import Policies
@@ -6,6 +7,8 @@ package import Storage
 /// What `up` did, or would do, to one app.
 package enum AppliedChange: String, Sendable {
   case created, replaced, started, unchanged
+  /// Changed while it runs.
+  case updated
 }
 
 /// Why an operator's request was not carried out.
@@ -16,6 +19,8 @@ package enum OperationFailure: Error, Sendable {
   /// The apps are being stopped, but the next daemon will not know.
   case stopNotStored(StorageFailure)
   case host(HostFailure)
+  /// What was asked for is no policy; nothing was changed.
+  case invalid(String, hint: String?)
 }
 
 extension Supervisor {
@@ -24,43 +29,51 @@ extension Supervisor {
 
   // MARK: Up
 
-  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit before anything
-  /// changes: if that fails, everything stays as it was.
+  /// Makes the given policies the applied ones and wants them all running. All are stored in one commit: before it what can change
+  /// in place is brought into force on what runs, after it the rest is woken. If any of that fails, everything stays as it was.
+  ///
+  /// `keepWants`: an app that is known and stopped stays stopped.
   package func apply(
-    _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false
+    _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false,
+    keepWants: Bool = false
   ) async throws(OperationFailure) -> [AppID: AppliedChange] {
+    let ids = Set(checked.map(\.policy.id))
+    await beginChange(ids)
+    defer { endChange(ids) }
     var rows: [StoredApp] = []
+    var targets: [Target] = []
     var changes: [AppID: AppliedChange] = [:]
-    var newSlots: [AppID] = []
     for app in checked {
       let id = app.policy.id
       let old = apps[id]
-      let same = old.map { plan(old: $0.policy, new: app.policy).kind == .none } == true && !recreate
-      changes[id] =
-        old == nil
-        ? .created
-        : same ? (old?.life.want == .running && old?.life.isAtRest == false ? .unchanged : .started) : .replaced
-      // Taken before anything is awaited: two requests at once never get the same block.
-      let slot = slots[id] ?? freeSlot()
-      if slots.updateValue(slot, forKey: id) == nil { newSlots.append(id) }
-      let anew = old.map { changes[id] == .replaced || beginsAnew($0) } ?? false
+      let base = Self.document(app.canonical)
+      let overrides = old?.overrides ?? []
+      let (policy, canonical) = overrides.isEmpty ? (app.policy, app.canonical) : try effective(base, overrides, id)
+      let change = difference(old, policy)
+      targets.append(Target(id: id, base: base, policy: policy, canonical: canonical, change: change))
+      let want = keepWants ? old?.stored.want ?? .running : .running
+      changes[id] = Self.applied(old, change, recreate: recreate, want)
       rows.append(
-        StoredApp(
-          id: id, stack: app.policy.stack, origin: origin, file: app.file, folder: app.policy.baseFolder,
-          canonical: app.canonical,
-          want: .running, generation: (old?.stored.generation ?? 0) + (anew ? 1 : 0), uidSlot: slot,
-          artifact: same ? old?.stored.artifact ?? "" : ""))
+        row(
+          app, old, want, changes[id] ?? .created, origin: origin, keepsArtifact: change.kind <= .inPlace && !recreate))
+    }
+    var newSlots: [AppID] = []
+    // Taken before anything is awaited: two requests at once never get the same block.
+    for index in rows.indices {
+      rows[index].uidSlot = slots[rows[index].id] ?? freeSlot()
+      if slots.updateValue(rows[index].uidSlot, forKey: rows[index].id) == nil { newSlots.append(rows[index].id) }
     }
     let needed = noDependencies ? [] : stoppedDependencies(of: checked)
-    do throws(StorageFailure) {
-      try await setup.store.commit((rows + needed).map { .putApp($0) }, durable: true)
+    do throws(OperationFailure) {
+      try await carryOut(
+        recreate ? [] : targets.filter { changes[$0.id] == .updated }, storing: (rows + needed).map { .putApp($0) })
     } catch {
       for id in newSlots where apps[id] == nil { slots[id] = nil }
-      throw .storage(error)
+      throw error
     }
     // All are known before the first is woken: each finds what it depends on.
-    for (row, app) in zip(rows, checked) {
-      take(row, app.policy)
+    for (row, target) in zip(rows, targets) {
+      take(row, target)
       apps[row.id]?.ignoresDependencies = noDependencies
     }
     together {
@@ -70,10 +83,38 @@ extension Supervisor {
       }
       for row in rows {
         if changes[row.id] == .replaced { send(.replace, to: row.id) }
-        send(.want(.running), to: row.id)
+        send(.want(Want(row.want)), to: row.id)
+        catchUp(row.id)
       }
     }
     return changes
+  }
+
+  /// What `up` does to an app that is known as `old`.
+  private static func applied(_ old: AppRecord?, _ change: Change, recreate: Bool, _ want: StoredApp.Want)
+    -> AppliedChange
+  {
+    guard let old else { return .created }
+    if recreate { return .replaced }
+    // The new policy may have another schedule.
+    if case .scheduled = old.life.stage, change.kind != .none { return .replaced }
+    let isUp = old.life.want == .running && !old.life.isAtRest
+    switch change.kind {
+    case .none, .start: return isUp || want != .running ? .unchanged : .started
+    case .inPlace: return isUp || want != .running ? .updated : .started
+    case .restart, .recreate, .create, .remove: return .replaced
+    }
+  }
+
+  private func row(
+    _ app: CheckedApp, _ old: AppRecord?, _ want: StoredApp.Want, _ change: AppliedChange, origin: String,
+    keepsArtifact: Bool
+  ) -> StoredApp {
+    let anew = old.map { change == .replaced || (want == .running && beginsAnew($0)) } ?? false
+    return StoredApp(
+      id: app.policy.id, stack: app.policy.stack, origin: origin, file: app.file, folder: app.policy.baseFolder,
+      canonical: app.canonical, want: want, generation: (old?.stored.generation ?? 0) + (anew ? 1 : 0), uidSlot: 0,
+      artifact: keepsArtifact ? old?.stored.artifact ?? "" : "")
   }
 
   /// Apps that are loaded, stopped, and needed by these, directly or through others: wanted running from now on.
@@ -101,11 +142,14 @@ extension Supervisor {
     return (0..<Self.maximumSlots).first { !taken.contains($0) } ?? Self.maximumSlots
   }
 
-  private func take(_ row: StoredApp, _ policy: Policy) {
+  private func take(_ row: StoredApp, _ target: Target) {
+    let policy = target.policy
     slots[row.id] = row.uidSlot
     guard var record = apps[row.id] else {
       apps[row.id] = AppRecord(
-        stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
+        stored: row, policy: policy, effective: target.canonical, life: Life(want: .stopped),
+        runtime: runtime(for: policy),
+        since: Clock.wall())
       return
     }
     // A generation given out while the commit was under way must not be given out twice.
@@ -113,6 +157,7 @@ extension Supervisor {
     record.stored = row
     record.stored.generation = generation
     record.policy = policy
+    record.effective = target.canonical
     if record.life.stage.instance == nil, record.launch == nil { record.runtime = runtime(for: policy) }
     apps[row.id] = record
   }
@@ -134,14 +179,17 @@ extension Supervisor {
 
   /// Wants the apps so; the wish is stored before it is acted on. A stop goes on also where it cannot be stored, which is then
   /// told: a full disk must not keep anything running.
-  package func want(_ want: Want, _ ids: [AppID]) async throws(OperationFailure) {
-    try await wish(want, ids, anew: false)
+  /// `grace` takes the place of the policies' `stop_grace_period` this once.
+  package func want(_ want: Want, _ ids: [AppID], grace: Duration? = nil) async throws(OperationFailure) {
+    try await wish(want, ids, anew: false, grace)
   }
 
   /// Ends what runs and starts it again, in dependency order; what rests is started.
-  package func restart(_ ids: [AppID]) async throws(OperationFailure) { try await wish(.running, ids, anew: true) }
+  package func restart(_ ids: [AppID], grace: Duration? = nil) async throws(OperationFailure) {
+    try await wish(.running, ids, anew: true, grace)
+  }
 
-  private func wish(_ want: Want, _ ids: [AppID], anew: Bool) async throws(OperationFailure) {
+  private func wish(_ want: Want, _ ids: [AppID], anew: Bool, _ grace: Duration?) async throws(OperationFailure) {
     let stored = StoredApp.Want(want)
     var generations: [(id: AppID, generation: UInt64)] = []
     for id in ids {
@@ -150,10 +198,8 @@ extension Supervisor {
       generations.append((id, record.stored.generation + (isNew ? 1 : 0)))
     }
     var unstored: OperationFailure?
-    do throws(StorageFailure) {
-      try await setup.store.commit(
-        generations.map { .setWant($0.id, stored, generation: $0.generation) }, durable: true)
-    } catch {
+    let changes = generations.map { StorageChange.setWant($0.id, stored, generation: $0.generation) }
+    do throws(StorageFailure) { try await setup.store.commit(changes) } catch {
       guard want == .stopped else { throw .storage(error) }
       unstored = .stopNotStored(error)
     }
@@ -162,11 +208,21 @@ extension Supervisor {
         guard let present = apps[id]?.stored.generation else { continue }
         apps[id]?.stored.want = stored
         apps[id]?.stored.generation = max(present, generation)
+        apps[id]?.life.grace = grace
+        // Being stopped already: at most this long from now on.
+        if let grace, case .stopping = apps[id]?.life.stage { schedule(.graceOver, after: grace, id) }
+        var isWaiting = false
+        if case .scheduled = apps[id]?.life.stage { isWaiting = want == .running }
         send(.want(want), to: id)
-        if anew { send(.replace, to: id) }
+        // Who starts an app that waits for its next run means now.
+        if isWaiting { send(.due, to: id) } else if anew { send(.replace, to: id) }
       }
     }
     if let unstored { throw unstored }
+    // The next daemon knows it already; here the disk does, while the apps are on their way.
+    do throws(StorageFailure) { try await setup.store.sync() } catch {
+      throw want == .stopped ? .stopNotStored(error) : .storage(error)
+    }
   }
 
   /// Sends a signal; SIGKILL goes to every process of the app.
@@ -219,14 +275,29 @@ extension Supervisor {
     case stuck(String)
   }
 
-  package func progress(of id: AppID) -> Progress {
+  /// `untilReady`: a running app is there only once it is ready and healthy.
+  package func progress(of id: AppID, untilReady: Bool = false) -> Progress {
     guard let record = apps[id] else { return .done }
     if record.life.want != .running { return record.life.isAtRest ? .done : .underWay }
     switch record.life.stage {
-    case .running: return record.life.shouldStop ? .underWay : .done
-    case .resting: return record.life.failure.map { .stuck($0) } ?? .done
-    case .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff: return .underWay
+    case .running: return record.life.shouldStop || untilReady && !isReady(record) ? .underWay : .done
+    case .resting:
+      if let failure = record.life.failure { return .stuck(failure) }
+      // It was to become ready, and never will.
+      let exit = untilReady && record.policy.readiness != .started ? record.life.lastExit : nil
+      if let exit, !exit.succeeded { return .stuck("it ended: \(exit.reason)") }
+      return .done
+    case .scheduled: return .done
+    case .waiting:
+      guard let closed = hindrance(record), closed.isFinal else { return .underWay }
+      return .stuck(closed.reason)
+    case .preparing, .creating, .starting, .preStarting, .stopping, .killing, .clearing, .backoff: return .underWay
     }
+  }
+
+  /// Whether it counts as ready and, if it is checked, is healthy.
+  private func isReady(_ record: AppRecord) -> Bool {
+    record.life.isReady && record.attendance?.monitor.map { $0.word == .healthy } ?? true
   }
 }
 

@@ -1,15 +1,18 @@
 internal import Linux
 internal import Logging
 package import Model
+package import Policies
 package import Storage
 
 extension Supervisor {
   /// Loads what an earlier daemon knew; `takeOver` follows. `read` turns a stored canonical document back into its
   /// policy; one that cannot be read any more leaves its app at rest with the reason, and its instance alone.
   package func recover(
-    _ snapshot: StorageSnapshot, bootID: String, read: (StoredApp) -> Result<Policy, HostFailure>,
+    _ snapshot: StorageSnapshot, bootID: String, rules: HostRules = .unknown,
+    read: (StoredApp) -> Result<Policy, HostFailure>,
     readInstance: (StoredInstance, StoredApp) -> Result<Policy, HostFailure>
   ) async {
+    self.rules = rules
     cursor = snapshot.lastCursor
     slots = snapshot.idSlots
     let rests = Dictionary(uniqueKeysWithValues: snapshot.rests.map { ($0.app, $0) })
@@ -28,8 +31,23 @@ extension Supervisor {
         save([tell("app.unreadable", row.id, ["reason": .string(failure.description)])])
       }
       if rebooted, policy.restart == .always { row.want = .running }
+      let (overrides, ended) = stillHeld(snapshot.overrides[row.id] ?? [])
+      var canonical = row.canonical
+      if unreadable == nil, !overrides.isEmpty {
+        do throws(OperationFailure) {
+          (policy, canonical) = try effective(Self.document(row.canonical), overrides, row.id)
+        } catch {
+          unreadable = "\(error)"
+          save([tell("app.unreadable", row.id, ["reason": .string("\(error)")])])
+        }
+      }
+      if !ended.isEmpty {
+        save([.setOverrides(row.id, overrides)])
+        for item in ended { save([tell("app.override_ended", row.id, ["key": .string(item.key)])]) }
+      }
       var record = AppRecord(
-        stored: row, policy: policy, life: Life(want: .stopped), runtime: runtime(for: policy), since: Clock.wall())
+        stored: row, policy: policy, effective: canonical, overrides: overrides, life: Life(want: .stopped),
+        runtime: runtime(for: policy), since: Clock.wall())
       restore(&record, rests[row.id], left, readInstance)
       if let unreadable { record.life.failure = unreadable }
       apps[row.id] = record
@@ -39,7 +57,14 @@ extension Supervisor {
         setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
       }
     }
+    armExpiry()
     startWanted()
+  }
+
+  /// Overrides that still hold, and those that ended while no daemon ran.
+  private func stillHeld(_ overrides: [StoredOverride]) -> (held: [StoredOverride], ended: [StoredOverride]) {
+    let now = Clock.wall()
+    return (overrides.filter { !$0.isOver(now) }, overrides.filter { $0.isOver(now) })
   }
 
   /// Takes over what runs, one runtime beside the other: an engine that hangs keeps no native app waiting. Ends once every host
@@ -84,11 +109,13 @@ extension Supervisor {
     guard let left else { return }
     record.runtime = left.runtime
     record.unadopted = left
+    record.life.preStart = left.preStart
     record.stored.generation = max(record.stored.generation, left.instance.generation)
     // best effort: the applied policy describes it nearly as well.
     let policy = (try? readInstance(left, record.stored).get()) ?? record.policy
     record.launch = Launch(
-      policy: placed(policy, left.runtime), generation: left.instance.generation, nonce: left.instance.nonce,
+      policy: forStep(left.preStart, placed(policy, left.runtime)), generation: left.instance.generation,
+      nonce: left.instance.nonce,
       uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: left.artifact)
   }
 
@@ -136,13 +163,19 @@ extension Supervisor {
     let isTold = record.life.lastExit != nil && record.savedRest?.generation == left.generation
     switch adoption {
     case .running(let facts, let paused):
-      record.life.stage = .running(left, facts, paused: paused)
+      record.life.stage =
+        stored.preStart == nil ? .running(left, facts, paused: paused) : .preStarting(left, facts)
+      record.life.isReady = stored.preStart == nil && (stored.isReady || record.current.readiness == .started)
+      if facts.saidReady, record.current.readiness == .notify { record.heardReady = true }
       record.since = facts.startedAt
       apps[left.app] = record
       save([tell("app.adopted", left.app, ["pid": .integer(Int64(facts.pid))])])
       if let limit = record.current.limits.maximumRuntime, limit > .zero {
         scheduleRest(of: limit, since: facts.startedAt, left.app)
       }
+      attend(left.app)
+      tookOver(left.app)
+      catchUp(left.app)
     // Its end was told and stored by the earlier daemon, which went before all of it was gone.
     case .ended where isTold, .gone where isTold:
       record.life.stage = .clearing(left)
@@ -191,6 +224,8 @@ extension Supervisor {
   /// asked for again since.
   private func restsForGood(_ record: AppRecord) -> Bool {
     guard record.life.failure == record.savedRest?.failure else { return true }
+    // It waits for its next run.
+    guard record.policy.schedule == nil else { return false }
     guard let rest = record.savedRest, rest.generation >= record.stored.generation else { return false }
     if record.life.failure != nil { return true }
     guard let exit = record.life.lastExit else { return false }

@@ -1,6 +1,7 @@
+internal import Health
 internal import Linux
 package import Model
-internal import Storage
+package import Storage
 
 /// One app as `ps` and `status` tell it.
 package struct AppReport: Sendable {
@@ -24,24 +25,37 @@ package struct AppReport: Sendable {
   package var file: String
   package var origin: String
   package var wanted: String
+  /// Nil: nothing checks it, or it does not run.
+  package var health: HealthReport?
+  /// Nil: it does not run.
+  package var isReady: Bool?
+  /// What it last said of itself.
+  package var said: String?
+  /// When its schedule begins the next run.
+  package var nextRun: WallTime?
+  /// Which command of `pre_start` runs.
+  package var preStart: String?
+  /// What is set beside its file.
+  package var overrides: [StoredOverride]
+  /// Why what runs is not as its policy says.
+  package var behind: String?
+}
+
+/// What an app's checks came to.
+package struct HealthReport: Sendable {
+  package var word: HealthWord
+  package var check: Healthcheck.Settled
+  /// Failures in a row.
+  package var failing: UInt32
+  package var last: (outcome: ProbeOutcome, took: Duration)?
 }
 
 extension Supervisor {
   /// Every app, sorted by name; usage is read from the kernel now.
   package func reports(_ ids: [AppID]? = nil) async -> [AppReport] {
-    var reports: [AppReport] = []
-    for id in (ids ?? Array(apps.keys)).sorted() {
-      guard let record = apps[id] else { continue }
-      var usage: Usage?
-      if let instance = record.life.stage.instance, record.life.stage.facts != nil,
-        let host = setup.hosts[record.runtime]
-      {
-        // best effort: an app that ends while it is asked has no usage.
-        usage = try? await host.usage(instance)
-      }
-      if let report = report(id, usage) { reports.append(report) }
-    }
-    return reports
+    let all = (ids ?? Array(apps.keys)).sorted()
+    let usages = await usages(of: all, details: false)
+    return all.compactMap { id in report(id, apps[id]?.life.stage.instance.flatMap { usages[$0] }) }
   }
 
   /// Names of all apps with their stacks, for the resolution of `APP` and `@STACK`.
@@ -60,6 +74,7 @@ extension Supervisor {
       let launch = record.launch,
       let host = setup.hosts[record.runtime]
     else { return [] }
+    if let why = trouble[record.runtime] { throw HostFailure(.unavailable, why) }
     return try await host.enforcement(instance, launch)
   }
 
@@ -89,7 +104,12 @@ extension Supervisor {
       exit: record.life.lastExit,
       facts: record.life.stage.facts, usage: usage, cpuPercent: percent, policy: policy,
       instance: record.life.stage.instance,
-      file: record.stored.file, origin: record.stored.origin, wanted: record.stored.want.rawValue)
+      file: record.stored.file, origin: record.stored.origin, wanted: record.stored.want.rawValue,
+      health: record.attendance?.monitor.map {
+        HealthReport(word: $0.word, check: $0.check, failing: $0.failing, last: $0.last)
+      },
+      isReady: record.attendance == nil ? nil : record.life.isReady, said: record.attendance?.said,
+      nextRun: nextRun(record), preStart: preStart(record), overrides: record.overrides, behind: record.behind)
   }
 
   /// CPU since the last look if that is at least 200 ms ago, since the start at first.
@@ -111,7 +131,8 @@ extension Supervisor {
     switch record.life.stage {
     case .waiting: return .pending
     case .preparing: return .pulling
-    case .creating, .starting: return .starting
+    case .creating, .starting, .preStarting: return .starting
+    case .scheduled: return .scheduled
     case .running(_, _, let paused): return paused ? .paused : .running
     case .stopping, .killing: return record.life.replacing ? .restarting : .stopping
     case .clearing: return record.life.want == .running ? .restarting : .stopping
@@ -129,9 +150,10 @@ extension Supervisor {
     switch record.life.stage {
     case .waiting(let reason): return "Pending (\(reason))"
     case .preparing: return record.runtime == .container ? "Pulling" : "Preparing"
-    case .creating, .starting: return "Starting"
+    case .creating, .starting, .preStarting: return "Starting" + (preStart(record).map { " (pre_start \($0))" } ?? "")
+    case .scheduled(let next): return scheduled(record, next, now)
     case .running(_, let facts, let paused):
-      return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "")
+      return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "") + condition(record)
         + (facts.missing.isEmpty ? "" : " (degraded)")
         + (trouble[record.runtime] == nil ? "" : " (the engine does not answer)")
     case .stopping, .killing: return "Stopping"
@@ -142,6 +164,31 @@ extension Supervisor {
         "Backoff \(Int64(rest.seconds.rounded(.up)))s (\(record.life.restarts)/\(record.policy.backoff.maximumAttempts))"
     case .resting: return resting(record, now)
     }
+  }
+
+  /// As docker says it, `(healthy)`; and whether it is ready where that is more than running.
+  private func condition(_ record: AppRecord) -> String {
+    if let word = record.attendance?.monitor?.word {
+      return word == .starting ? " (health: starting)" : " (\(word.rawValue))"
+    }
+    return record.life.isReady ? "" : " (not ready)"
+  }
+
+  private func nextRun(_ record: AppRecord) -> WallTime? {
+    if case .scheduled(let next) = record.life.stage { next } else { nil }
+  }
+
+  private func preStart(_ record: AppRecord) -> String? {
+    switch record.life.stage {
+    case .creating, .starting, .preStarting: record.life.preStart.map { Life.command($0, record.current) }
+    case .resting, .waiting, .preparing, .running, .stopping, .killing, .clearing, .backoff, .scheduled: nil
+    }
+  }
+
+  private func scheduled(_ record: AppRecord, _ next: WallTime?, _ now: WallTime) -> String {
+    let last = record.life.lastExit.map { "; last run: \(record.life.endReason ?? $0.reason)" } ?? ""
+    guard let next else { return "Scheduled (never\(last))" }
+    return "Scheduled (in \(max(.zero, next.since(now)).readable)\(last))"
   }
 
   private func resting(_ record: AppRecord, _ now: WallTime) -> String {
@@ -167,8 +214,24 @@ extension Supervisor {
   private func reason(_ record: AppRecord) -> String? {
     if case .waiting(let reason) = record.life.stage { return reason }
     if record.unadopted != nil { return unknown(record) }
-    if case .running = record.life.stage { return trouble[record.runtime] }
+    if case .running = record.life.stage { return trouble[record.runtime] ?? ailment(record) }
     return record.life.failure ?? record.life.endReason ?? record.life.lastExit?.reason
+  }
+}
+
+extension Supervisor {
+  /// What is wrong with an app that runs.
+  private func ailment(_ record: AppRecord) -> String? {
+    if let monitor = record.attendance?.monitor, monitor.word == .unhealthy { return "unhealthy: \(monitor.complaint)" }
+    guard !record.life.isReady else { return nil }
+    switch record.current.readiness {
+    case .started: return nil
+    case .healthy:
+      return "not ready: no check has succeeded yet"
+        + (record.attendance?.monitor?.last.map { ", \($0.outcome.reason)" } ?? "")
+    case .notify: return "not ready: it has not said READY=1 yet"
+    case .logLine(let text): return "not ready: it has not written '\(text)' yet"
+    }
   }
 }
 

@@ -1,8 +1,9 @@
 package import Logging
 package import Model
+internal import Policies
 package import Scheduling
 package import Storage
-internal import Linux
+package import Linux
 
 /// An app as checked and ready to be applied.
 package struct CheckedApp: Sendable {
@@ -22,8 +23,15 @@ package struct CheckedApp: Sendable {
 /// What the supervisor keeps of one app.
 struct AppRecord {
   var stored: StoredApp
-  /// The applied policy: what the next instance is made from.
+  /// The applied policy with what was set beside it: what the next instance is made from.
   var policy: Policy
+  /// Its canonical document.
+  var effective: String
+  var overrides: [StoredOverride] = []
+  /// Why what runs is not as `policy` says.
+  var behind: String?
+  /// What somebody else removed last.
+  var removedOutside: Instance?
   var life: Life
   /// What the present instance was made from; nil while there is none.
   var launch: Launch?
@@ -45,6 +53,14 @@ struct AppRecord {
   var savedRest: StoredRest?
   /// `up --no-deps`: it starts whether or not what it depends on runs.
   var ignoresDependencies = false
+  /// What watches the run that goes on.
+  var attendance: Attendance?
+  /// It said that it is ready before it was seen to run.
+  var heardReady = false
+  /// It is stored that the run counts as ready.
+  var storedReady = false
+  /// Begins the next run of a schedule.
+  var alarm: Task<Void, Never>?
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }
@@ -67,12 +83,15 @@ package actor Supervisor {
     /// Why there is no container host, if there is none.
     package var noEngine: String
     package var log: Logger
+    /// What schedules wait with.
+    package var alarms: Alarms
 
     package init(
       layout: InstanceLayout, store: Store, hosts: [Runtime: any AppHost], uidBase: UInt32, uidBlock: UInt32,
       admission: Admission, engine: String = "",
-      noEngine: String, log: Logger
+      noEngine: String, log: Logger, alarms: Alarms
     ) {
+      self.alarms = alarms
       self.layout = layout
       self.store = store
       self.hosts = hosts
@@ -97,10 +116,22 @@ package actor Supervisor {
   var trouble: [Runtime: String] = [:]
   private var observers: [UInt64: AsyncStream<Event>.Continuation] = [:]
   var nextNumber: UInt64 = 1
+  /// What the configuration allows policies.
+  var rules = HostRules.unknown
+  /// How much memory apps may be promised.
+  var admission: Admission
+  /// Apps that are being changed, one change at a time.
+  var changing: Set<AppID> = []
+  var awaitingChange: [CheckedContinuation<Void, Never>] = []
+  /// Ends the override that ends next.
+  var expiry: Task<Void, Never>?
   private var converging = false
   private var convergeAgain = false
 
-  package init(_ setup: Setup) { self.setup = setup }
+  package init(_ setup: Setup) {
+    self.setup = setup
+    admission = setup.admission
+  }
 
   // MARK: Events out
 
@@ -162,8 +193,16 @@ package actor Supervisor {
     }
     apps[id] = record
     for effect in effects { perform(effect, id) }
+    if case .running = record.life.stage, record.life.stage.instance != before.stage.instance || !before.isRunning {
+      catchUp(id)
+    }
     // What changed nothing opens no gate.
-    if apps[id]?.life != before { converge() }
+    guard apps[id]?.life != before else { return }
+    if let after = apps[id]?.life {
+      attend(id)
+      carryOn(id, before, after)
+    }
+    converge()
   }
 
   /// Tells several apps something at once: no gate opens before all have been told.
@@ -197,10 +236,11 @@ package actor Supervisor {
     for record in waiting where record.launch == nil && record.unadopted == nil {
       apps[record.stored.id]?.runtime = runtime(for: record.policy)
     }
+    var room = room
     for record in waiting.sorted(by: { ($1.policy.priority, $0.stored.id) < ($0.policy.priority, $1.stored.id) }) {
       let id = record.stored.id
       guard let now = apps[id], case .waiting = now.life.stage else { continue }
-      switch gate(now) {
+      switch gate(now, &room) {
       case .success: send(.admitted, to: id)
       case .failure(let closed): send(.held(closed.reason), to: id)
       }
@@ -208,14 +248,14 @@ package actor Supervisor {
   }
 
   private func openStopGates() {
-    for record in apps.values where record.life.shouldStop {
-      let id = record.stored.id
-      let held = apps.values.contains { other in
-        other.current.dependencies.contains { $0.app == id } && other.life.stage.instance != nil
-          && (other.life.want != .running || other.life.replacing)
-      }
-      if !held { send(.releasedToStop, to: id) }
+    let stopping = apps.values.filter(\.life.shouldStop)
+    guard !stopping.isEmpty else { return }
+    var needed: Set<AppID> = []
+    for other in apps.values
+    where other.life.stage.instance != nil && (other.life.want != .running || other.life.replacing) {
+      needed.formUnion(other.current.dependencies.map(\.app))
     }
+    for record in stopping where !needed.contains(record.stored.id) { send(.releasedToStop, to: record.stored.id) }
   }
 
   // MARK: Hosts
@@ -234,13 +274,28 @@ package actor Supervisor {
     switch event {
     case .exited(let instance, let report) where isPresent(instance): send(.exited(report), to: instance.app)
     case .outOfMemory(let instance) where isPresent(instance): save([tell("app.oom_kill", instance.app, [:])])
-    case .changedOutside(let instance, .paused) where isPresent(instance): send(.paused(true), to: instance.app)
-    case .changedOutside(let instance, .running) where isPresent(instance): send(.paused(false), to: instance.app)
-    case .changedOutside(let instance, _) where isPresent(instance):
+    case .changedOutside(let instance, .paused) where isPresent(instance):
+      tellOutside(instance.app, "paused")
+      send(.paused(true), to: instance.app)
+    case .changedOutside(let instance, .running) where isPresent(instance):
+      tellOutside(instance.app, "unpaused")
+      send(.paused(false), to: instance.app)
+    case .changedOutside(let instance, _) where apps[instance.app] != nil:
+      // Told by the engine's event and by who looks for the container, in either order; the app may be on its way up again.
+      if apps[instance.app]?.removedOutside != instance { tellOutside(instance.app, "removed") }
+      apps[instance.app]?.removedOutside = instance
+      guard isPresent(instance) else { return }
       send(
         .exited(ExitReport(cause: .unknown("removed by someone else"), startedAt: nil, endedAt: Clock.wall())),
         to: instance.app)
-    case .exited, .outOfMemory, .changedOutside: break
+    case .told(let instance, let ready, let status) where isPresent(instance): heard(instance.app, ready, status)
+    case .exited, .outOfMemory, .changedOutside, .told: break
+    case .engineChanged(let before, let after):
+      save([
+        tell(
+          "host.changed", nil,
+          ["runtime": .string(runtime.rawValue), "from": .string(before), "to": .string(after)])
+      ])
     case .unavailable(let why):
       guard trouble[runtime] == nil else { return }
       trouble[runtime] = why
@@ -252,6 +307,11 @@ package actor Supervisor {
       await adopt(runtime)
       converge()
     }
+  }
+
+  /// Somebody did it beside the supervisor.
+  private func tellOutside(_ id: AppID, _ what: String) {
+    save([tell("app.changed_outside", id, ["what": .string(what)])])
   }
 
   private func isPresent(_ instance: Instance) -> Bool {

@@ -12,6 +12,7 @@ internal import RPC
 internal import Scheduling
 internal import Storage
 internal import Supervision
+internal import Telemetry
 
 /// The daemon's parts, made in order: each has what it needs before it exists.
 struct Composition {
@@ -20,10 +21,14 @@ struct Composition {
   let snapshot: StorageSnapshot
   let supervisor: Supervisor
   let server: RPCServer
-  let rules: HostRules
+  let standing: Standing
+  let reload: Reload
   let log: Logger
+  private let metrics: Metrics?
   private let end: AsyncStream<Void>
   private let requestEnd: AsyncStream<Void>.Continuation
+  private let reloads: AsyncStream<Void>
+  private let requestReload: AsyncStream<Void>.Continuation
   private let loop: EventLoop
 
   static let environment: [String: String] = {
@@ -60,36 +65,68 @@ struct Composition {
         metadata: [
           "choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)",
         ])
+      if choice != "auto" { refuseOtherEngine(found, choice, snapshot, layout) }
       let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base,
           uidBlock: configuration.uidRange.size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
-          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log))
+          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop)))
+      let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
+      let reload = Reload(configuration, folders, environment, supervisor, standing, log)
+      let (reloads, requestReload) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
-        access: found.endpoint.map { EngineAccess($0, on: engineLoop) }, choice: choice, reason: found.reason,
-        layout: layout,
-        data: AppData(layout: layout) { await supervisor.volumesInUse }, end: { requestEnd.yield() })
+        access: found.endpoint.map { EngineAccess($0, on: engineLoop) },
+        containers: hosts[.container] as? ContainerHost, choice: choice, reason: found.reason, layout: layout,
+        data: AppData(layout: layout) { await supervisor.volumesInUse }, reloading: { await reload.run() },
+        end: { requestEnd.yield() })
       let facts = DaemonFacts(
-        version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout, rules: rules,
-        operators: [0, getuid()])
-      let folder = try Folder(opening: folders.run)
-      let listener = try UnixSocket.listen(folder, "supervisor.sock", mode: 0o600)
+        version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout)
+      let service = ControlService(
+        supervisor: supervisor, facts: facts, parts: parts, standing: standing,
+        audit: try Audit(folder: folders.log, maximumSize: configuration.auditSize) { fault in
+          log.error("audit.not_written", metadata: ["reason": "\(fault)"])
+        }, counted: { Counted.call($0, denied: $1) })
       let server = RPCServer(
-        loop: loop, listener: listener, service: ControlService(supervisor: supervisor, facts: facts, parts: parts),
-        admits: { facts.operators.contains($0.uid) })
+        loop: loop, listener: try Operators.listen(folders.run, "supervisor.sock", configuration, log), service: service
+      )
       return Composition(
-        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server, rules: rules,
-        log: log, end: end,
-        requestEnd: requestEnd,
-        loop: loop)
+        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server,
+        standing: standing, reload: reload, log: log,
+        metrics: Metrics.make(configuration, folders, supervisor, on: loop, log), end: end, requestEnd: requestEnd,
+        reloads: reloads, requestReload: requestReload, loop: loop)
     } catch let failure as StorageFailure {
       fail(78, "\(failure)", "the folder is \(folders.state)")
     } catch {
       fail(1, "the daemon cannot start: \(error)", "`supervisor doctor` checks this host")
     }
+  }
+
+  /// Containers that run in one engine cannot be looked after through another: one that was asked for by name is refused as long as
+  /// the kernel shows any of them. (With `auto` another may have been found because theirs is down: then they wait.)
+  private static func refuseOtherEngine(
+    _ found: EngineChoice, _ choice: String, _ snapshot: StorageSnapshot, _ layout: InstanceLayout
+  ) {
+    // best effort: where cgroups cannot be read at all, making the hosts says so.
+    guard let hierarchy = try? CgroupHierarchy.detect() else { return }
+    let others = snapshot.instances.filter { stored in
+      guard stored.runtime == .container, !stored.engine.isEmpty, stored.engine != found.endpoint?.socket else {
+        return false
+      }
+      let app = stored.instance.app
+      let slice = CgroupName.slice(base: layout.cgroupBase, instance: layout.name, app: app)
+      return [
+        AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .container),
+        AppCgroup(hierarchy, path: CgroupName.slicePath(slice), kind: .container),
+      ].contains { (try? $0.isPopulated) == true }
+    }
+    guard let first = others.first else { return }
+    let names = others.map(\.instance.app.name).sorted().joined(separator: ", ")
+    fail(
+      78, "the engine cannot be changed to '\(choice)' while containers run in \(first.engine): \(names)",
+      "start the daemon with `--engine \(first.engine)`, take these apps down, then change the engine")
   }
 
   /// An empty file is a database without apps; where apps were kept it is one that has lost them.
@@ -171,8 +208,11 @@ struct Composition {
     watch(interrupts)
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await supervisor.followHosts() }
-      await supervisor.recover(snapshot, bootID: BootID.read(), read: readStored, readInstance: readInstance)
+      await supervisor.recover(
+        snapshot, bootID: BootID.read(), rules: standing.rules, read: readStored, readInstance: readInstance)
       group.addTask { await supervisor.takeOver() }
+      group.addTask { await metrics?.run(log) }
+      group.addTask { await Notify.watch { _ = await supervisor.lastCursor } }
       // What the first caller sees is what runs, unless an engine takes its time.
       await supervisor.tookOver(within: .seconds(1))
       do throws(SystemFault) { try await server.start() } catch {
@@ -182,6 +222,7 @@ struct Composition {
       log.notice(
         "daemon.ready",
         metadata: ["pid": "\(getpid())", "instance": "\(layout.name)", "socket": "\(layout.controlSocket)"])
+      group.addTask { for await _ in reloads { _ = await reload.run() } }
       for await _ in end { break }
       Notify.send("STOPPING=1")
       await server.close()
@@ -197,17 +238,27 @@ struct Composition {
     guard let hierarchy = try? CgroupHierarchy.detect() else { return }
     // best effort: as above; a shim may need a moment to be gone.
     _ = try? AppCgroup.shims(hierarchy, parent: layout.cgroupParent).remove(within: .milliseconds(200))
+    // best effort: as above; monitors leave by themselves.
+    _ = try? AppCgroup.monitors(hierarchy, parent: layout.cgroupParent).remove()
     AppCgroup.removeParent(hierarchy, parent: layout.cgroupParent)
   }
 
-  /// SIGTERM and SIGINT end the daemon.
+  /// SIGTERM and SIGINT end the daemon, SIGHUP has it read its configuration again.
   private func watch(_ interrupts: Int32) {
     guard interrupts >= 0 else {
       fail(1, "signals cannot be read: \(SystemFault.text(of: -interrupts))", "`supervisor doctor` checks this host")
     }
-    loop.submit { [loop, requestEnd] in
+    loop.submit { [loop, requestEnd, requestReload] in
       // The descriptor lives as long as the process.
-      do throws(SystemFault) { try loop.watch(interrupts, .read) { _ in requestEnd.yield() } } catch {
+      do throws(SystemFault) {
+        try loop.watch(interrupts, .read) { _ in
+          // struct signalfd_siginfo, 128 bytes, begins with the number.
+          var facts = [UInt32](repeating: 0, count: 32)
+          while facts.withUnsafeMutableBytes({ Glibc.read(interrupts, $0.baseAddress, $0.count) }) == 128 {
+            if facts[0] == UInt32(SIGHUP) { requestReload.yield() } else { requestEnd.yield() }
+          }
+        }
+      } catch {
         requestEnd.yield()
       }
       loop.setInterest(interrupts, .read)
@@ -227,7 +278,7 @@ struct Composition {
         HostFailure(.failed, "its applied copy cannot be read", hint: "load its policy file again with `supervisor up`")
       )
     }
-    let reading = Policies.readApplied(document, rules: rules)
+    let reading = Policies.readApplied(document, rules: standing.rules)
     guard let policy = reading.policy else {
       let why = reading.problems.map(\.message).joined(separator: "; ")
       return .failure(

@@ -9,28 +9,34 @@ internal import RPC
 /// What Control needs besides apps: images through the engine, apps' data, and the daemon's own end.
 struct EngineParts: DaemonParts {
   let access: EngineAccess?
+  /// What runs containers; it knows its engine's version, which to ask for takes podman a third of a second.
+  let containers: ContainerHost?
   /// As `--engine` or the configuration said.
   let choice: String
   let reason: String
   let layout: InstanceLayout
   let data: AppData
+  let reloading: @Sendable () async -> JSONValue
   let end: @Sendable () -> Void
+
+  func reload() async -> JSONValue { await reloading() }
 
   func stop() { end() }
 
   func engine() async -> JSONValue {
-    guard let access else { return .object(["choice": .string(choice), "name": .null, "reason": .string(reason)]) }
-    do throws(EngineFailure) {
-      let engine = try await access.engine()
-      let version = try await engine.version()
+    guard let access, let containers else {
+      return .object(["choice": .string(choice), "name": .null, "reason": .string(reason)])
+    }
+    let socket = JSONValue.string(access.endpoint.socket)
+    do throws(HostFailure) {
+      let facts = try await containers.engineFacts()
       return .object([
-        "choice": .string(choice), "name": .string("\(engine.flavour)"), "version": .string(version.version),
-        "api": .string("\(engine.apiVersion)"), "socket": .string(engine.endpoint.socket),
-        "components": .array(version.components.map { .string("\($0.name) \($0.version)") }),
+        "choice": .string(choice), "name": .string(facts.flavour), "version": .string(facts.version),
+        "api": .string(facts.apiVersion), "socket": socket, "components": .array(facts.components.map { .string($0) }),
       ])
     } catch {
       return .object([
-        "choice": .string(choice), "name": .null, "socket": .string(access.endpoint.socket),
+        "choice": .string(choice), "name": .null, "socket": socket,
         "reason": .string(error.description),
       ])
     }
@@ -44,24 +50,26 @@ struct EngineParts: DaemonParts {
     }
   }
 
-  func image(
-    _ method: String, _ arguments: JSONValue, progress: @escaping @Sendable (JSONValue) async throws -> Void
-  ) async throws(RPCFailure) -> JSONValue {
+  func image(_ call: ImageCall, progress: @escaping @Sendable (JSONValue) async throws -> Void) async throws(RPCFailure)
+    -> JSONValue
+  {
+    let arguments = call.arguments
     guard let access else {
       throw RPCFailure(
         .unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for")
     }
     do {
       let engine = try await access.engine()
-      switch method {
+      switch call.method {
       case "image.list": return try await list(engine)
+      case "image.inspect": return try await inspect(engine, try Self.text("reference", arguments))
       case "image.pull": return try await pull(engine, try Self.text("reference", arguments), progress)
-      case "image.load": return try await load(engine, try Self.text("path", arguments), progress)
-      case "image.build": return try await build(engine, arguments, progress)
+      case "image.load": return try await load(engine, try Self.passed(call, "a file"), progress)
+      case "image.build": return try await build(engine, call, progress)
       case "image.prune":
         let removed = try await engine.pruneImages()
         return .object(["removed": .array((removed.untagged + removed.deleted).map { .string($0) })])
-      default: throw RPCFailure(.unknownMethod, "there is no method '\(method)'")
+      default: throw RPCFailure(.unknownMethod, "there is no method '\(call.method)'")
       }
     } catch let failure as RPCFailure {
       throw failure
@@ -79,6 +87,16 @@ struct EngineParts: DaemonParts {
     return text
   }
 
+  /// What the caller opened and passed with the call: the daemon opens no path for anybody.
+  private static func passed(_ call: ImageCall, _ what: String) throws -> SharedDescriptor {
+    guard let index = call.arguments["fd"]?.integerValue, call.descriptors.indices.contains(Int(index)) else {
+      throw RPCFailure(
+        .invalidParameters, "fd must be the place of a descriptor that came with the call: \(what)",
+        hint: "`supervisor load` and `supervisor build` pass one")
+    }
+    return call.descriptors[Int(index)]
+  }
+
   private func list(_ engine: Engine) async throws -> JSONValue {
     var rows: [JSONValue] = []
     for image in try await engine.listImages() {
@@ -91,6 +109,17 @@ struct EngineParts: DaemonParts {
     return .object(["images": .array(rows)])
   }
 
+  private func inspect(_ engine: Engine, _ reference: String) async throws -> JSONValue {
+    let image = try await engine.inspectImage(reference)
+    return .object([
+      "id": .string(image.id), "tags": .array(image.tags.map { .string($0) }), "size": .integer(image.size),
+      "user": .string(image.user), "entrypoint": .array(image.entrypoint.map { .string($0) }),
+      "command": .array(image.command.map { .string($0) }), "working_dir": .string(image.workingDirectory),
+      "volumes": .array(image.volumes.sorted().map { .string($0) }),
+      "ports": .array(image.exposedPorts.sorted().map { .string($0) }), "stop_signal": .string(image.stopSignal),
+    ])
+  }
+
   private func pull(_ engine: Engine, _ reference: String, _ progress: @Sendable (JSONValue) async throws -> Void)
     async throws -> JSONValue
   {
@@ -99,11 +128,15 @@ struct EngineParts: DaemonParts {
     return .object(["id": .string(try await engine.inspectImage(name.description).id)])
   }
 
-  private func load(_ engine: Engine, _ path: String, _ progress: @Sendable (JSONValue) async throws -> Void)
-    async throws -> JSONValue
-  {
-    let file = SharedDescriptor(
-      Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) }))
+  private func load(
+    _ engine: Engine, _ file: SharedDescriptor, _ progress: @Sendable (JSONValue) async throws -> Void
+  ) async throws -> JSONValue {
+    var status = stat()
+    try file.withRaw { _ = try check("fstat", "archive") { [raw = $0] in fstat(raw, &status) } }
+    // Whoever holds the other end of anything else could make the daemon wait.
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw RPCFailure(.invalidParameters, "an archive is a file", hint: "write it into one first")
+    }
     var last = ""
     for try await step in try await engine.loadImages(try ByteSource.file(file)) {
       try await progress(Self.json(step))
@@ -112,15 +145,17 @@ struct EngineParts: DaemonParts {
     return .object(["id": .string(last.split(separator: "\n").last.map(String.init) ?? "")])
   }
 
-  private func build(_ engine: Engine, _ arguments: JSONValue, _ progress: @Sendable (JSONValue) async throws -> Void)
-    async throws -> JSONValue
-  {
+  private func build(
+    _ engine: Engine, _ call: ImageCall, _ progress: @Sendable (JSONValue) async throws -> Void
+  ) async throws -> JSONValue {
+    let arguments = call.arguments
     var spec = BuildSpec(tag: ImageReference(try Self.text("tag", arguments)))
     spec.dockerfile = arguments["dockerfile"]?.stringValue ?? "Dockerfile"
     for (key, value) in arguments["arguments"]?.objectValue ?? JSONObject() {
       spec.arguments[key] = value.stringValue ?? ""
     }
-    let context = try BuildContext.archive(try Self.text("context", arguments), keeping: spec.dockerfile)
+    let folder = try Self.passed(call, "a folder")
+    let context = try await BuildContext.archive(.opened(folder), keeping: spec.dockerfile, as: call.reader)
     var id = ""
     for try await step in try await engine.buildImage(spec, context: context) {
       try await progress(Self.json(step))

@@ -7,7 +7,12 @@ internal import Model
 struct LogLines: LogHandler {
   var metadata: Logger.Metadata = [:]
   var logLevel: Logger.Level = .info
-  private let journal = getenv("JOURNAL_STREAM") != nil
+  /// Whether standard error is the journal itself, and not what somebody has put in its place since (systemd.exec(5)).
+  private let journal: Bool = {
+    guard let named = getenv("JOURNAL_STREAM").map({ String(cString: $0) }) else { return false }
+    var status = stat()
+    return fstat(2, &status) == 0 && named == "\(status.st_dev):\(status.st_ino)"
+  }()
 
   subscript(metadataKey key: String) -> Logger.Metadata.Value? {
     get { metadata[key] }

@@ -13,12 +13,18 @@ internal import Model
 LoggingSystem.bootstrap { _ in LogLines() }
 let log = Logger(label: "daemon")
 signal(SIGPIPE, SIG_IGN)
-// A terminal that goes away is no reason to end.
-signal(SIGHUP, SIG_IGN)
 let flags = Flags.read(CommandLine.arguments, uid: getuid())
 // Signals are read from a descriptor; blocked before any thread exists, so that every thread has them blocked.
-let interrupts = cl_interrupt_descriptor()
-let root = Root(flags.place, Composition.environment)
-let composition = await Composition.make(root.folders, flags, log)
-await composition.run(interrupts: interrupts)
-log.notice("daemon.ended", metadata: ["pid": "\(getpid())"])
+// SIGHUP among them: a terminal that goes away is no reason to end.
+let interrupts = cl_daemon_descriptor()
+// On a thread of the pool, and not awaited here: the loop that would wait here unblocks every signal on this thread, and the next
+// SIGTERM would end the process at once.
+Task.detached {
+  let root = Root(flags.place, Composition.environment)
+  let composition = await Composition.make(root.folders, flags, log)
+  await composition.run(interrupts: interrupts)
+  // The root holds its lock until this is said.
+  log.notice("daemon.ended", metadata: ["pid": "\(getpid())", "state": "\(root.folders.state)"])
+  exit(0)
+}
+while true { pause() }

@@ -14,10 +14,15 @@ struct Child {
   let errors: SharedDescriptor
   /// Where pid 1 tells how the app ended.
   let ending: SharedDescriptor
+  /// What the shim hears the app by; it gets its name here.
+  let notify: SharedDescriptor?
 
   /// Never returns.
   func run() -> Never {
     do throws(StepFailure) {
+      // How urgent the daemon is says nothing of the app; v1's cpu groups also take no real-time task. Best effort: without
+      // privilege only a lower priority is kept.
+      Privileges.setOrdinaryPriority()
       // Part of 5, by the child itself while it is still the host's root: see the plan's `files`.
       try step("cgroup") { () throws(SystemFault) in
         for file in plan.membership.files { try File.write(file, "0") }
@@ -34,7 +39,7 @@ struct Child {
       // 11: pid 1 of the namespace reaps; the app is its child, so that an app that expects no pid 1's duties has none, default
       // signal dispositions work for it, and its end is seen.
       let app = try step("fork") { () throws(SystemFault) in try Namespaces.fork() }
-      if app > 0 { Reaper.run(app, ending: ending) }
+      if app > 0 { Reaper.run(app, ending: ending, plan.walls.filter) }
       try becomeApp()
     } catch {
       tell(ChildPacket.bytes(error))
@@ -113,10 +118,19 @@ struct Child {
       let memory = try DetachedMount(new: "tmpfs", options, rules)
       try memory.attach(to: target(item.path, folder: true, root), item.path)
     case .processes:
-      // Only the app's own processes, nothing of the kernel (sysctl, kallsyms, kcore); pid 1, another uid, is not shown.
+      // Only the app's own processes, nothing of the kernel (sysctl, kallsyms, kcore). Its first process, which is ours, can be
+      // seen and not looked into. Not hidden: a command beside the app is behind a Landlock wall of its own, across which
+      // `hidepid` would hide the app itself.
       let rules: MountRules = [.noSetuid, .noDevices, .noExecution]
-      let processes = try DetachedMount(new: "proc", [("subset", "pid"), ("hidepid", "ptraceable")], rules)
+      let processes = try DetachedMount(new: "proc", [("subset", "pid")], rules)
       try processes.attach(to: target(item.path, folder: true, root), item.path)
+    case .notifySocket:
+      guard let notify else { throw SystemFault(call: "bind", subject: item.path, code: EBADF) }
+      try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
+        try notify.withRaw { (raw) throws(SystemFault) in
+          try UnixSocket.bind(raw, in: parent, name, mode: 0o666)
+        }
+      }
     }
   }
 
@@ -128,7 +142,7 @@ struct Child {
       switch item.kind {
       case .memory: isMemory = true
       case .bind, .processes: isMemory = false
-      case .folder, .link, .file: continue
+      case .folder, .link, .file, .notifySocket: continue
       }
       deepest = item.path.utf8.count
     }
@@ -180,43 +194,16 @@ struct Child {
 
   /// 12 to 18.
   private func becomeApp() throws(StepFailure) {
-    let identity = plan.identity
+    let confinement = Confinement(plan)
     tell([ChildPacket.ready])
     try step("streams") { () throws(SystemFault) in
       try Privileges.newSession()
       try output.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stdout") { dup2(raw, 1) } }
       try errors.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stderr") { dup2(raw, 2) } }
     }
-    // 12: limits can only be lowered from here on.
-    try step("ulimits") { () throws(SystemFault) in
-      for limit in plan.program.limits {
-        try Privileges.limit(limit.resource, soft: limit.soft, hard: limit.hard)
-      }
-    }
-    // 13: dropping the bounding set and locking securebits need the capability that goes last. With no fix-up at a change of
-    // ids, capset decides alone; ambient can be raised only before it is locked.
-    try step("privileges") { () throws(SystemFault) in
-      try Privileges.lockSecurebits(ambient: identity.capabilities != 0)
-      try Privileges.bound(keep: identity.bounding)
-      try Privileges.become(uid: identity.uid, gid: identity.gid, groups: identity.groups)
-      try Privileges.setCapabilities(identity.capabilities, ambient: identity.capabilities != 0)
-    }
-    // 14: needed by 15 and 16 without capabilities, and no program can give back what was dropped.
-    if identity.noNewPrivileges {
-      try step("no_new_privs") { () throws(SystemFault) in try Privileges.setNoNewPrivileges() }
-    }
-    // 15: Landlock has its place here, after the mounts (it forbids changing them) and before seccomp. Not built yet, and
-    // reported as such.
-    // 16: the last use of helper descriptors but the shim's own, which exec closes; the folder as the app itself may reach it.
-    try step("working_dir") { () throws(SystemFault) in try Privileges.changeFolder(plan.program.workingFolder) }
-    try step("descriptors") { () throws(SystemFault) in
-      // None is ignored or handled either: the shim was spawned with defaults, and sets no handler.
-      try Privileges.unblockSignals()
-      try Privileges.closeOnExec(from: 3)
-    }
+    try confinement.apply()
     try awaitPacket(ChildPacket.go)
-    // 17: seccomp has its place here, last, because everything above uses calls it would refuse. Not built yet, and reported
-    // as such.
+    try confinement.seal()
     tell([ChildPacket.hot])
     // 18: by descriptor, so that what runs is what was pinned; a script by its path, which its interpreter opens again.
     try step("exec") { () throws(SystemFault) in
@@ -234,7 +221,7 @@ struct Child {
 
 /// pid 1 of the app's pid namespace: takes the ends of orphans, and tells the shim the app's.
 enum Reaper {
-  static func run(_ app: Int32, ending: SharedDescriptor) -> Never {
+  static func run(_ app: Int32, ending: SharedDescriptor, _ filter: [UInt8]) -> Never {
     do throws(SystemFault) {
       // It keeps one descriptor: above all not the app's streams, whose end the shim waits for.
       try ending.withRaw { (raw) throws(SystemFault) in _ = try check("dup2") { dup2(raw, 3) } }
@@ -242,6 +229,7 @@ enum Reaper {
       // Root of the user namespace by number only: nothing can be done with it, and it never executes anything.
       try Privileges.setCapabilities(0, ambient: false)
       try Privileges.setNoNewPrivileges()
+      if !filter.isEmpty { try Privileges.loadFilter(filter) }
     } catch {
       // Fails closed: with pid 1 gone the kernel kills the whole namespace.
       Children.exitNow(125)

@@ -28,12 +28,49 @@ enum Ports {
 }
 
 /// A process that carries connections from the host's ports to the app's. It is charged to the app and ends with it; all it has
-/// are the listening sockets of the host and a view of nothing but the app's own namespaces.
-enum Forwarder {
+/// are the listening sockets of the host and a view of nothing but the app's own namespaces. One that ends before the app is
+/// made anew; the ports stay taken meanwhile, and who connects waits.
+final class Forwarder {
+  private let plan: LaunchPlan
+  private let listeners: [Ports.Listener]
+  /// Its number, ours until it is waited for.
+  private(set) var running: Int32?
+  private var process: Pidfd?
+  /// Monotonic clock: when to try again.
+  private(set) var due: Int64?
+  private var lastStart: Int64 = 0
+
+  init(_ plan: LaunchPlan, _ listeners: [Ports.Listener]) {
+    self.plan = plan
+    self.listeners = listeners
+  }
+
+  /// Lends its pidfd, while there is one.
+  func withProcess(_ body: (Int32) -> Void) { process?.withRaw(body) }
+
+  /// It ended before its app: killed, or out of the app's memory. Tried again once a second at most, so that one that cannot live
+  /// costs next to nothing.
+  func ended() {
+    stop()
+    due = max(Clock.monotonic(), lastStart + 1_000_000_000)
+  }
+
+  func revive(_ child: RunningChild) {
+    guard let due, Clock.monotonic() >= due else { return }
+    do throws(StepFailure) { try start(child) } catch { self.due = lastStart + 1_000_000_000 }
+  }
+
+  func stop() {
+    due = nil
+    process = nil
+    if let running { Self.end(running) }
+    running = nil
+  }
+
   /// Forks it, and returns once it has given everything up that it does not need.
-  static func start(_ plan: LaunchPlan, _ listeners: [Ports.Listener], _ child: RunningChild) throws(StepFailure)
-    -> Int32
-  {
+  func start(_ child: RunningChild) throws(StepFailure) {
+    lastStart = Clock.monotonic()
+    due = nil
     var pair = try step("ports") { () throws(SystemFault) in try PacketPair() }
     guard let ours = pair.parent.take(), let theirs = pair.child.take() else {
       throw StepFailure("ports", reason: "made without ends", code: EBADF)
@@ -41,7 +78,7 @@ enum Forwarder {
     let told = SharedDescriptor(ours)
     let telling = SharedDescriptor(theirs)
     let pid = try step("ports") { () throws(SystemFault) in try Namespaces.fork() }
-    guard pid > 0 else { become(plan, listeners, child, telling) }
+    guard pid > 0 else { Self.become(plan, listeners, child, telling) }
     // Our copy of its end would hide its death.
     _ = consume telling
     _ = consume pair
@@ -49,13 +86,14 @@ enum Forwarder {
       try told.withRaw { (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }
     }
     guard answer.first == ChildPacket.ready else {
-      stop(pid)
+      Self.end(pid)
       throw answer.isEmpty ? StepFailure("ports", reason: "the forwarder ended") : ChildPacket.failure(answer)
     }
-    return pid
+    running = pid
+    process = try step("ports") { () throws(SystemFault) in try Pidfd(of: pid) }
   }
 
-  static func stop(_ pid: Int32) {
+  private static func end(_ pid: Int32) {
     // Our child and not waited for yet: the number is its own. Best effort: it may have ended with the app's group.
     kill(pid, SIGKILL)
     _ = try? Children.wait(pid, block: true)

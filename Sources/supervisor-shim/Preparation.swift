@@ -27,7 +27,7 @@ struct Sources {
       binds.append(
         HeldMount(
           try step("mount source") { () throws(SystemFault) in
-            try DetachedMount(copying: Self.open(source, follow: follow), rules, source)
+            try DetachedMount(copying: Self.open(source, follow: follow, plan), rules, source)
           }))
     }
     guard let holder = binds[Int(plan.program.bind)] else {
@@ -61,8 +61,11 @@ struct Sources {
 
   /// Magic links are never followed (they lead out of any check by path), other links only for the host's own files. Any step of
   /// another path may lie in a folder that some app can write to, and have become a link since the daemon looked.
-  private static func open(_ path: String, follow: Bool) throws(SystemFault) -> Descriptor {
-    try Place.open(path, follow ? [.noMagicLinks] : [.noMagicLinks, .noLinks])
+  ///
+  /// What the policy names is opened with the rights of who loaded it, so that nobody reaches through an app what she could not.
+  private static func open(_ path: String, follow: Bool, _ plan: LaunchPlan) throws(SystemFault) -> Descriptor {
+    let isOwn = follow || plan.ownFolders.contains { path == $0 || path.hasPrefix($0 + "/") }
+    return try Place.open(path, as: isOwn ? nil : plan.loader, follow ? [.noMagicLinks] : [.noMagicLinks, .noLinks])
   }
 }
 

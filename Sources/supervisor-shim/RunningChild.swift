@@ -33,7 +33,9 @@ final class RunningChild {
 
   /// Steps 3 and 4: pipes (not files: their links in /proc would show host paths), then the clone into new namespaces, and into
   /// the app's v2 cgroup, so that there is no moment outside it.
-  static func make(_ plan: LaunchPlan, _ sources: Sources) throws(StepFailure) -> RunningChild {
+  static func make(_ plan: LaunchPlan, _ sources: Sources, notify: SharedDescriptor?) throws(StepFailure)
+    -> RunningChild
+  {
     var channel = try step("pipes") { () throws(SystemFault) in try PacketPair() }
     var output = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
     var errors = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
@@ -60,7 +62,7 @@ final class RunningChild {
       _ = consume ours
       Child(
         plan: plan, sources: sources, shim: SharedDescriptor(theirs), output: SharedDescriptor(writeOutput),
-        errors: SharedDescriptor(writeErrors), ending: SharedDescriptor(writeEnding)
+        errors: SharedDescriptor(writeErrors), ending: SharedDescriptor(writeEnding), notify: notify
       ).run()
     case .parent(let pid, let process):
       return RunningChild(

@@ -27,9 +27,10 @@ final class Shim {
   private var lastDrain: Int64 = 0
   private var toldDropped: UInt64 = 0
   private var outOfMemoryBefore: UInt64 = 0
-  private var listeners: [Ports.Listener] = []
   private var takenPorts: [UInt16] = []
-  private var forwarder: Int32?
+  private var forwarder: Forwarder?
+  private var commands = Commands()
+  private var hearing: Hearing?
 
   init(_ plan: LaunchPlan, daemon: SharedDescriptor) {
     self.plan = plan
@@ -46,12 +47,9 @@ final class Shim {
   // MARK: Preparing
 
   private func prepare() throws(StepFailure) {
-    try step("shim") { () throws(SystemFault) in
-      try leaveDaemonsGroup()
-      try Privileges.setSubreaper()
-    }
-    listeners = try Ports.listen(plan.ports)
+    let listeners = try Ports.listen(plan.ports)
     takenPorts = listeners.map(\.taken)
+    if !listeners.isEmpty { forwarder = Forwarder(plan, listeners) }
     try step("log") { () throws(SystemFault) in log = try OutputLog.open(plan) }
     try step("socket") { () throws(SystemFault) in
       let socket = try UnixSocket.listen(
@@ -67,7 +65,10 @@ final class Shim {
     }
     let sources = try Sources(plan)
     outOfMemoryBefore = outOfMemoryCount()
-    let child = try RunningChild.make(plan, sources)
+    if plan.root.contains(where: { $0.kind == .notifySocket }) {
+      hearing = try step("notify socket") { () throws(SystemFault) in try Hearing() }
+    }
+    let child = try RunningChild.make(plan, sources, notify: hearing?.socket)
     self.child = child
     try step("cgroup") { () throws(SystemFault) in try child.awaitJoined() }
     try Admittance.admit(child.pid, plan)
@@ -79,17 +80,6 @@ final class Shim {
     guard let daemon = connections.first else { return true }
     var wait = pollfd(fd: daemon.withRaw { $0 }, events: 0, revents: 0)
     return poll(&wait, 1, 0) > 0
-  }
-
-  /// Out of the daemon's group first: what happens to that must not reach an app. In v2 by going on as a child that is born in the
-  /// other group: to move a process, the kernel waits until nobody forks anywhere.
-  private func leaveDaemonsGroup() throws(SystemFault) {
-    if let path = plan.membership.shimFolder {
-      let folder = try Place.open(path, [])
-      let forked = try folder.withRaw { (raw) throws(SystemFault) in try Namespaces.fork([], cgroup: raw) }
-      if case .parent = forked { Children.exitNow(0) }
-    }
-    for file in plan.membership.shimFiles { try File.write(file, "0") }
   }
 
   /// Ends what was begun; the failure is told, and kept if a daemon may never hear of it.
@@ -104,7 +94,8 @@ final class Shim {
   private enum Source {
     case listener
     case connection(Int)
-    case sandbox, output, errors, process
+    case sandbox, output, errors, process, forwarder, notify
+    case command(Int, Commands.Wait)
   }
 
   private func turn() {
@@ -124,9 +115,25 @@ final class Shim {
       child.process.withRaw { waits.append(pollfd(fd: $0, events: Int16(POLLIN), revents: 0)) }
       sources.append(.process)
     }
+    if hearing?.isOpen == true { add(hearing?.socket, .notify) }
+    for (raw, place, wait) in commands.waits {
+      waits.append(pollfd(fd: raw, events: Int16(POLLIN), revents: 0))
+      sources.append(.command(place, wait))
+    }
+    forwarder?.withProcess {
+      waits.append(pollfd(fd: $0, events: Int16(POLLIN), revents: 0))
+      sources.append(.forwarder)
+    }
     guard poll(&waits, nfds_t(waits.count), timeout()) >= 0 else { return }
     if let outcomeDue, Clock.monotonic() >= outcomeDue { writeOutcome() }
+    if let child { forwarder?.revive(child) }
     var closed: [Int] = []
+    // Before the app's own end: pid 1 ends only once these have been waited for.
+    for (wait, source) in zip(waits, sources) where wait.revents != 0 {
+      if case .command(let place, let wait) = source { commands.handle(place, wait) }
+    }
+    tellOfCommands()
+    tellOfHearing()
     for (wait, source) in zip(waits, sources) where wait.revents != 0 {
       switch source {
       case .listener: accept()
@@ -135,16 +142,52 @@ final class Shim {
       case .output: drain(.output)
       case .errors: drain(.error)
       case .process: processEnded()
+      case .notify: hearing?.hear(plan.identity)
+      case .command: break
+      case .forwarder: forwarder?.ended()
       }
       if leaving { return }
     }
-    for index in closed.reversed() { connections.remove(at: index) }
+    for index in closed.reversed() { commands.abandon(connections.remove(at: index)) }
     if !closed.isEmpty, connections.isEmpty { abandoned() }
   }
 
   private func timeout() -> Int32 {
-    guard let outcomeDue else { return -1 }
-    return Int32(clamping: max(0, outcomeDue - Clock.monotonic()) / 1_000_000 + 1)
+    let due = [outcomeDue, commands.due, hearing?.due, child == nil ? nil : forwarder?.due].compactMap({ $0 }).min()
+    guard let due else { return -1 }
+    return Int32(clamping: max(0, due - Clock.monotonic()) / 1_000_000 + 1)
+  }
+
+  /// Not to a daemon that does not read: it must not make this process wait, and asks when it is back.
+  private func tellOfHearing() {
+    guard case .running = state, let news = hearing?.news() else { return }
+    for connection in connections {
+      var wait = pollfd(fd: connection.withRaw { $0 }, events: Int16(POLLOUT), revents: 0)
+      if poll(&wait, 1, 0) > 0 { _ = tell(connection, news) }
+    }
+  }
+
+  // MARK: Commands
+
+  private func tellOfCommands() {
+    let ours = [child?.pid, forwarder?.running].compactMap { $0 }
+    for (command, state) in commands.news(ours: ours) where connections.contains(where: { $0 === command.connection }) {
+      // One whose daemon does not read is told nothing more; it sees the connection's end.
+      _ = tell(command.connection, .exec(id: command.id, state))
+    }
+  }
+
+  private func beginCommand(_ id: UInt32, _ descriptors: [SharedDescriptor], _ connection: SharedDescriptor) -> Bool {
+    do throws(StepFailure) {
+      guard let child, case .running = state else {
+        throw StepFailure("request", reason: "the app does not run", code: ESRCH)
+      }
+      try commands.begin(id, descriptors, plan, app: child.process, for: connection)
+      return true
+    } catch {
+      return tell(
+        connection, .exec(id: id, .failed(step: error.step, reason: error.reason, code: error.code)))
+    }
   }
 
   // MARK: Daemons
@@ -162,15 +205,23 @@ final class Shim {
 
   /// False when the connection is to be closed.
   private func serve(_ connection: SharedDescriptor) -> Bool {
-    guard let bytes = try? connection.withRaw({ (raw) throws(SystemFault) in try PacketPair.receive(raw).bytes }),
-      !bytes.isEmpty, let request = try? ShimRequest(bytes: bytes)
+    guard
+      let packet = try? connection.withRaw({ (raw) throws(SystemFault) in
+        try UnixSocket.receivePacket(raw, limit: 512)
+      }), !packet.bytes.isEmpty, let request = try? ShimRequest(bytes: packet.bytes)
     else { return false }
     switch request {
     case .go:
       goAsked = true
       letGo()
-    case .status: return tell(connection, .state(nonce: plan.nonce, state))
+    case .status:
+      // First what was said, so that whoever hears the state knows it.
+      if let hearing, !tell(connection, hearing.reply) { return false }
+      return tell(connection, .state(nonce: plan.nonce, state))
     case .signal(let number): return tell(connection, .signalled(child?.signal(number) ?? ESRCH))
+    case .exec(let id): return beginCommand(id, packet.descriptors, connection)
+    case .execGo(let id): commands.command(id, of: connection)?.go()
+    case .execSignal(let id, let number): commands.command(id, of: connection)?.signal(number)
     case .acknowledge:
       guard case .ended = state else { return false }
       forget()
@@ -213,8 +264,7 @@ final class Shim {
       do throws(StepFailure) {
         try step("handshake") { () throws(SystemFault) in try child.becomeReady(packet?.sender ?? 0) }
         // Now the app's root stands, and the forwarder can live in it.
-        if !listeners.isEmpty { forwarder = try Forwarder.start(plan, listeners, child) }
-        listeners = []
+        try forwarder?.start(child)
       } catch { return neverStarted(error) }
       letGo()
     case ChildPacket.hot: child.startedAt = Clock.wall().nanoseconds
@@ -224,17 +274,25 @@ final class Shim {
       child.channel = nil
       guard let startedAt = child.startedAt else { return }
       state = .running(
-        RunningFacts(pid: child.appPid, init1: child.pid, startedAt: startedAt, ports: takenPorts))
+        RunningFacts(
+          pid: child.appPid, init1: child.pid, startedAt: startedAt,
+          landlock: plan.walls.landlock ? UInt8(clamping: Landlock.abi) : 0, ports: takenPorts))
       tellAll(.state(nonce: plan.nonce, state))
     }
   }
 
   private func drain(_ stream: LogRecord.Stream) {
-    // A writer of small pieces would otherwise have each of them moved and recorded alone: at most one round a millisecond.
+    // A writer of small pieces would otherwise have each of them moved and recorded alone: at most one round a millisecond. One
+    // whose pipe is filling does not wait.
     let pause = lastDrain + 1_000_000 - Clock.monotonic()
-    if pause > 0 { usleep(UInt32(pause / 1000)) }
+    if pause > 0, !isFilling(stream) { usleep(UInt32(pause / 1000)) }
     drainOnce(stream)
     lastDrain = Clock.monotonic()
+  }
+
+  private func isFilling(_ stream: LogRecord.Stream) -> Bool {
+    let pipe = stream == .output ? child?.output : child?.errors
+    return pipe?.withRaw { Pipe.waiting($0) >= 1 << 18 } ?? false
   }
 
   private func drainOnce(_ stream: LogRecord.Stream) {
@@ -299,7 +357,8 @@ final class Shim {
     outcome.outOfMemory = outOfMemoryCount() > outOfMemoryBefore && cause != .code(0)
     outcome.outputLost = log?.dropped ?? 0
     log = nil
-    if let forwarder { Forwarder.stop(forwarder) }
+    forwarder?.stop()
+    hearing = nil
     forwarder = nil
     state = .ended(outcome)
     tellAll(.state(nonce: plan.nonce, state))

@@ -40,6 +40,17 @@ enum ChildPacket {
   /// The child is in all of its groups, says the child; the shim looks.
   static let joined: UInt8 = 6
 
+  /// The first process of a command made the second: its number on the host.
+  static let forked: UInt8 = 7
+
+  static func bytes(forked pid: Int32) -> [UInt8] {
+    [forked] + (0..<4).map { UInt8(truncatingIfNeeded: pid >> (8 * $0)) }
+  }
+
+  static func number(_ bytes: [UInt8]) -> Int32 {
+    Int32(bitPattern: bytes.dropFirst().prefix(4).reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
+  }
+
   static func bytes(_ failure: StepFailure) -> [UInt8] {
     let code = UInt32(bitPattern: failure.code)
     let head = [failed] + (0..<4).map { UInt8(truncatingIfNeeded: code >> (8 * $0)) }

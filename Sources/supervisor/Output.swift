@@ -49,6 +49,13 @@ enum Output {
     return Int(size.ws_col)
   }
 
+  /// The terminal's rows; 24 where it says nothing.
+  static func rows() -> Int {
+    var size = winsize()
+    guard ioctl(1, UInt(TIOCGWINSZ), &size) == 0, size.ws_row > 0 else { return 24 }
+    return Int(size.ws_row)
+  }
+
   static func line(_ text: String) { write(1, text + "\n") }
   static func error(_ text: String) { write(2, text + "\n") }
   static func errorLine(_ text: String) { write(2, text + "\n") }

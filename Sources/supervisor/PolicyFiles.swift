@@ -13,19 +13,26 @@ struct PolicyFiles {
   private(set) var entries: [Entry] = []
   /// What the daemon remembers these files by: the absolute PATHs, joined.
   private(set) var origin = ""
+  /// The absolute PATHs.
+  private(set) var roots: [String] = []
 
   /// Files above this are not sent: the checker's own bound, and a byte more so that it says so.
   private static let limit = 1 << 20 + 1
 
   /// `paths` empty: ./policies if it exists, else the instance's config folder.
   init(_ paths: [String], _ session: Session) throws {
-    var roots = paths.map { Environment.absolute($0, in: session.currentFolder) }
+    roots = paths.map { Environment.absolute($0, in: session.currentFolder) }
     if roots.isEmpty {
       let local = Environment.absolute("policies", in: session.currentFolder)
       roots = [File.exists(local) ? local : "\(session.daemon.folders.config)/policies"]
     }
     origin = roots.joined(separator: ":")
     for root in roots { try add(root, session) }
+  }
+
+  /// Whether a file of this name in a folder of policies is one.
+  static func isPolicy(_ name: String) -> Bool {
+    (name.hasSuffix(".yaml") || name.hasSuffix(".yml")) && !name.hasPrefix(".") && name != "config.yaml"
   }
 
   private mutating func add(_ path: String, _ session: Session) throws {
@@ -36,8 +43,7 @@ struct PolicyFiles {
     if facts.st_mode & S_IFMT == S_IFDIR {
       let names = try Self.faults(path) { () throws(SystemFault) in try Folder(opening: path).names() }
       let stack = path.split(separator: "/").last.map(String.init) ?? "default"
-      for name in names
-      where (name.hasSuffix(".yaml") || name.hasSuffix(".yml")) && !name.hasPrefix(".") && name != "config.yaml" {
+      for name in names where Self.isPolicy(name) {
         try read("\(path)/\(name)", folder: path, stack: stack, session)
       }
     } else {
@@ -70,6 +76,21 @@ struct PolicyFiles {
     do throws(SystemFault) { return try body() } catch {
       throw Failure(1, "the folder cannot be read: \(error)", hint: "check the folder's permissions")
     }
+  }
+
+  /// One file alone, of the stack it was loaded as.
+  init(file path: String, stack: String, _ session: Session) throws {
+    origin = path
+    roots = [path]
+    let folder = "/" + path.split(separator: "/").dropLast().joined(separator: "/")
+    try read(path, folder: folder, stack: stack, session)
+  }
+
+  /// The path and content of the first file.
+  var path: String { entries.first?.source.path ?? "" }
+  var bytes: [UInt8] {
+    get { entries.first?.source.bytes ?? [] }
+    set { if !entries.isEmpty { entries[0].source.bytes = newValue } }
   }
 
   /// As `app.up` takes them.

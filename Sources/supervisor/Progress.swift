@@ -75,6 +75,16 @@ final class ProgressView {
     case "app.pending": return ("pending: \(reason)", .warning, false)
     case "app.created": return ("created", nil, false)
     case "app.started", "app.adopted": return ("started", .good, true)
+    case "app.ready": return ("ready", .good, true)
+    case "app.health":
+      let health = fields["health"]?.stringValue ?? ""
+      return (
+        health + (reason.isEmpty ? "" : ": \(reason)"), health == "healthy" ? .good : .warning, health == "healthy"
+      )
+    case "app.not_ready": return ("not ready: \(reason)", .error, false)
+    case "app.pre_start": return ("pre_start \(fields["command"]?.stringValue ?? "")", nil, false)
+    case "app.scheduled": return ("scheduled", .good, true)
+    case "app.schedule_failed": return ("not scheduled: \(reason)", .error, true)
     case "app.degraded": return ("degraded: \(fields["missing"]?.stringValue ?? "")", .warning, false)
     case "app.stopping": return ("stopping", nil, false)
     case "app.killing": return ("killing", .warning, false)

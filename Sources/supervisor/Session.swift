@@ -139,11 +139,11 @@ struct Session {
 extension RPCClient {
   /// Calls, with the daemon's failures as the verb's.
   func ask(
-    _ method: String, _ parameters: JSONValue = .object([:]), interrupt: Int32 = -1,
+    _ method: String, _ parameters: JSONValue = .object([:]), descriptors: [Int32] = [], interrupt: Int32 = -1,
     item: (JSONValue) throws -> Void = { _ in }
   ) throws -> JSONValue {
     do {
-      return try call(method, parameters, interrupt: interrupt, item: item)
+      return try call(method, parameters, descriptors: descriptors, interrupt: interrupt, item: item)
     } catch Stop.answered(let failure) {
       throw Failure(failure)
     } catch Stop.disconnected(let why) {

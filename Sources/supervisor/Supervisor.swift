@@ -24,14 +24,24 @@ struct Supervisor: ParsableCommand {
       CommandGroup(
         name: "Apps",
         subcommands: [
-          Up.self, Down.self, Start.self, Stop.self, Restart.self, Kill.self, Remove.self, Pause.self, Unpause.self,
-          Wait.self,
+          Up.self, Down.self, Run.self, Start.self, Stop.self, Restart.self, Kill.self, Remove.self, Pause.self,
+          Unpause.self,
+          Wait.self, SetVerb.self, Unset.self,
         ]),
-      CommandGroup(name: "Looking", subcommands: [List.self, Status.self, Explain.self, Logs.self, Events.self]),
-      CommandGroup(name: "Policies", subcommands: [PolicyGroup.self, Config.self]),
+      CommandGroup(
+        name: "Looking",
+        subcommands: [
+          List.self, Status.self, Explain.self, Logs.self, Events.self, Stats.self, Top.self, Port.self, Inspect.self,
+          Exec.self, Attach.self,
+        ]),
+      CommandGroup(
+        name: "Policies", subcommands: [Plan.self, PolicyGroup.self, Config.self, ImportVerb.self, ExportVerb.self]),
       CommandGroup(name: "Images", subcommands: [Images.self, Pull.self, Load.self, Build_.self, Prune.self]),
       CommandGroup(
-        name: "Host", subcommands: [Doctor.self, DaemonVerb.self, API.self, VersionVerb.self, Completion.self]),
+        name: "Host",
+        subcommands: [
+          Doctor.self, DaemonVerb.self, Enable.self, Disable.self, API.self, VersionVerb.self, Completion.self,
+        ]),
     ])
 
   static func main() {
@@ -48,7 +58,8 @@ struct Supervisor: ParsableCommand {
         print(text)
         Glibc.exit(0)
       }
-      Output.error(text)
+      // A verb that ends with somebody else's exit code has nothing to say.
+      if !text.isEmpty { Output.error(text) }
       // 64 is the library's word for bad usage; ours is 2.
       Glibc.exit(code == .validationFailure ? 2 : code.rawValue)
     }

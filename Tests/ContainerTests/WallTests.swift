@@ -200,14 +200,12 @@ struct WallTests {
       // A container somebody else makes of such an image carries our label, and is not taken for one of ours.
       let (found, removed) = try await host.host.adopt([(running.instance, running.launch)])
       #expect(found.count == 1 && removed == [])
-      let volumes = details.mounts.filter { $0.kind == "volume" }.map(\.name)
+      // No disk without limits: what the image calls a volume is empty and read-only.
+      #expect(details.mounts.allSatisfy { $0.kind != "volume" })
       try await host.host.kill(running.instance)
       _ = try await host.end(running)
       #expect(try await host.output(running) == "\(0x20_0000 + 1000)\n")
       try await host.host.remove(running.instance)
-      for volume in volumes {
-        await #expect(throws: EngineFailure.self) { try await place.engine.inspectVolume(volume) }
-      }
       _ = try? await place.engine.removeImage("appsup-test/hostile-\(rig):\(getpid())", force: true)
     }
   }

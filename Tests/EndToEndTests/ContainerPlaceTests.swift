@@ -105,8 +105,26 @@ struct ContainerPlaceTests {
     #expect(instance.up().code == 0)
     let before = try #require(instance.app("a"))
     let id = try #require(instance.id)
+    // Asked for by name it is refused, with the reason.
+    #expect(instance.run("up", "-d", "--engine", podman, instance.policies).err.contains("daemon that runs"))
     for engine in [podman, "none"] {
-      instance.changeEngine(engine)
+      #expect(instance.run("daemon", "--stop").code == 0)
+      eventually("the daemon is gone") { instance.run("ps").code == 69 }
+      let refused = instance.run("up", "-d", "--engine", engine, instance.policies)
+      #expect(refused.code != 0 && refused.err.contains("while containers run"), "\(refused.err)")
+      #expect(Rig.podman.containers(of: id).isEmpty)
+      instance.startDaemon()
+    }
+    do {
+      // Found because theirs is not: they wait.
+      #expect(instance.run("daemon", "--stop").code == 0)
+      eventually("the daemon is gone") { instance.run("ps").code == 69 }
+      let none = "\(instance.root)-none"
+      try FileManager.default.createDirectory(atPath: none, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(atPath: none) }
+      let other = instance.run(
+        ["up", "-d", "--progress", "quiet", none], prefix: ["/usr/bin/env", "DOCKER_HOST=unix://\(podman)"])
+      #expect(other.code == 0, "\(other.err)")
       let row = try #require(instance.app("a"))
       #expect(row["state"] == "dead" && row["pid"]?.isNull == true, "\(row.text)")
       #expect(Rig.podman.containers(of: id).isEmpty)

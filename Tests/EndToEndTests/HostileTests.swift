@@ -49,6 +49,36 @@ struct HostileTests {
     #expect(!FileManager.default.fileExists(atPath: "\(instance.root)/state/apps/nest"))
   }
 
+  @Test("who leaves files in a volume that stays keeps its ids: nobody else becomes their owner") func idsStay() throws
+  {
+    let instance = try Instance()
+    defer { instance.end() }
+    func policy(_ id: String, _ volume: String) -> String {
+      "id: \(id)\nentry: [/bin/sh, -c, 'cat /proc/self/uid_map; exec sleep 1000']\n"
+        + "volumes: [{type: volume, source: \(volume), target: /shared}]\n"
+    }
+    func ids(_ id: String) -> String {
+      let until = Date().addingTimeInterval(30)
+      while instance.run("logs", id).out.isEmpty, Date() < until { usleep(20_000) }
+      return instance.run("logs", id).out
+    }
+    for (id, volume) in [("one", "common"), ("two", "common"), ("alone", "own")] {
+      try instance.write(id, policy(id, volume))
+    }
+    #expect(instance.up().code == 0)
+    let first = ids("one")
+    let alone = ids("alone")
+    #expect(!first.isEmpty && first != alone)
+    #expect(instance.run("down", "one", "alone", "--data", "-y").code == 0)
+    for id in ["one", "alone"] { try FileManager.default.removeItem(atPath: "\(instance.policies)/\(id).yaml") }
+    for id in ["three", "four"] { try instance.write(id, policy(id, "common")) }
+    #expect(instance.up().code == 0)
+    let later = [ids("three"), ids("four")]
+    #expect(!later.contains(first))
+    // Nothing of this one is left, and its ids are given out again.
+    #expect(later.contains(alone))
+  }
+
   @Test("a root that another user could put something else in the place of is refused") func strangersRoot() throws {
     let instance = try Instance()
     defer { instance.end() }

@@ -19,6 +19,10 @@ final class Instance {
   var knownID: String?
   private let environment: [String: String]
 
+  /// This package.
+  static let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().path
+
   /// Where the programs under test are: APPSUPERVISOR_BIN, else this package's debug build.
   static let programs: String =
     ProcessInfo.processInfo.environment["APPSUPERVISOR_BIN"]

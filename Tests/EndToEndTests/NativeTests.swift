@@ -41,6 +41,25 @@ import Testing
     #expect(instance.run("status", "three").code == 3)
   }
 
+  @Test("stop -t lets an app be for that long and no longer, also one that is being stopped already") func grace()
+    throws
+  {
+    let instance = try Instance()
+    defer { instance.end() }
+    for id in ["a", "b"] {
+      try instance.write(
+        id, "id: \(id)\nentry: [/bin/sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']\nstop_grace_period: 10m\n")
+    }
+    #expect(instance.up().code == 0)
+    let begun = Date()
+    #expect(instance.run("stop", "-t", "0", "a").code == 0)
+    #expect(instance.run("api", "app.stop", "{\"apps\": [\"b\"]}").code == 0)
+    #expect(instance.run("stop", "--time", "200ms", "b").code == 0)
+    #expect(Date().timeIntervalSince(begun) < 60)
+    #expect(instance.run("stop", "-t", "-1", "a").code != 0)
+    #expect(instance.run("stop", "-t", "soon", "a").code == 2)
+  }
+
   @Test("an app that ends is restarted with growing delays, then fails with the reason")
   func crashLoop() throws {
     let instance = try Instance()

@@ -40,6 +40,9 @@ final class Started {
 
   func kill() { Glibc.kill(pid, SIGKILL) }
 
+  /// As Ctrl-C does.
+  func interrupt() { Glibc.kill(pid, SIGINT) }
+
   /// Waits for its end; after `seconds` it is killed, and its code is -2.
   func finish(within seconds: Double) -> Outcome {
     defer { try? FileManager.default.removeItem(atPath: folder) }

@@ -15,7 +15,7 @@ import Testing
   }
 
   @Test(
-    "`up` again with nothing changed does nothing; a changed limit makes the app anew; --force-recreate always does")
+    "`up` again with nothing changed does nothing; a limit changes while the app runs; what else changes makes it anew")
   func again() throws {
     try with(["a": sleeper, "b": sleeper]) { instance in
       let before = try #require(instance.app("a"))
@@ -25,10 +25,13 @@ import Testing
       #expect(instance.app("a")?["generation"] == before["generation"])
       try instance.write("a", "id: a\nmem_limit: 96m\n\(sleeper)")
       #expect(instance.up().code == 0)
+      #expect(instance.app("a")?["pid"] == before["pid"])
+      #expect(instance.cgroup("a", ["memory.limit_in_bytes", "memory.max"]) == "100663296")
+      try instance.write("a", "id: a\nmem_limit: 96m\nenvironment: {NEW: yes}\n\(sleeper)")
+      #expect(instance.up().code == 0)
       let after = try #require(instance.app("a"))
       #expect(after["pid"] != before["pid"])
       #expect((after["generation"]?.integerValue ?? 0) > (before["generation"]?.integerValue ?? 0))
-      #expect(instance.cgroup("a", ["memory.limit_in_bytes", "memory.max"]) == "100663296")
       #expect(instance.app("b")?["pid"] == other["pid"], "what did not change is left alone")
       #expect(instance.up("--force-recreate").code == 0)
       #expect(instance.app("b")?["pid"] != other["pid"])

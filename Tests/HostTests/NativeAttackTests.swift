@@ -46,7 +46,7 @@ struct NativeAttackTests {
       guard let ours = pair.parent.take(), let theirs = pair.child.take() else {
         throw SystemFault(call: "socketpair", subject: "", code: EBADF)
       }
-      try ours.withRaw { (raw) throws(SystemFault) in try PacketPair.send(raw, ShimRequest.go.bytes) }
+      try tell(ours)
       let pid = try spawn(theirs)
       try body(ours)
       _ = try Children.wait(pid, block: true)
@@ -56,25 +56,28 @@ struct NativeAttackTests {
     func runAlone() throws {
       var pair = try PacketPair()
       guard let theirs = pair.child.take() else { throw SystemFault(call: "socketpair", subject: "", code: EBADF) }
-      try tell(pair.parent.take())
+      guard let ours = pair.parent.take() else { throw SystemFault(call: "socketpair", subject: "", code: EBADF) }
+      try tell(ours)
+      _ = consume ours
       let pid = try spawn(theirs)
       _ = try Children.wait(pid, block: true)
     }
 
-    private func tell(_ connection: consuming Descriptor?) throws(SystemFault) {
-      guard let connection else { return }
-      try connection.withRaw { (raw) throws(SystemFault) in try PacketPair.send(raw, ShimRequest.go.bytes) }
+    /// What it will find waiting: its plan and `go`.
+    private func tell(_ ours: borrowing Descriptor) throws(SystemFault) {
+      let file = try SealedMemory.make("launch-plan", plan.bytes)
+      try ours.withRaw { (raw) throws(SystemFault) in
+        _ = try file.withRaw { (file) throws(SystemFault) in try UnixSocket.send(raw, [0], descriptors: [file]) }
+        try PacketPair.send(raw, ShimRequest.go.bytes)
+      }
     }
 
     /// Its end of the connection is closed here once the shim has it.
-    private func spawn(_ connection: consuming Descriptor) throws(SystemFault) -> Int32 {
-      let file = try SealedMemory.make("launch-plan", plan.bytes)
+    private func spawn(_ theirs: consuming Descriptor) throws(SystemFault) -> Int32 {
       let null = try Place.null()
       return try null.withRaw { (null) throws(SystemFault) in
-        try file.withRaw { (file) throws(SystemFault) in
-          try connection.withRaw { (theirs) throws(SystemFault) in
-            try Children.spawn(NativeRig.shim, ["supervisor-shim"], descriptors: [null, null, null, file, theirs])
-          }
+        try theirs.withRaw { (theirs) throws(SystemFault) in
+          try Children.spawn(NativeRig.shim, ["supervisor-shim", "-"], descriptors: [null, null, null, theirs])
         }
       }
     }

@@ -83,6 +83,16 @@ struct NativeOutputTests {
       let big = String(repeating: "0123456789", count: 100_000)
       #expect(echo(big, port)?.utf8.count == big.utf8.count)
 
+      // The forwarder is the shim's other child: one that was killed is replaced, and nobody need know.
+      let init1 = try parent(of: running.facts.pid)
+      let shim = try parent(of: init1)
+      for _ in 0..<2 {
+        let forwarder = try #require(children(of: shim).first { $0 != init1 })
+        #expect(kill(forwarder, SIGKILL) == 0)
+        try await eventually("it is replaced") { children(of: shim).contains { $0 != init1 && $0 != forwarder } }
+        #expect(echo("again", port) == "again")
+      }
+
       var second = try rig.policy("web2", "exec sleep 1000")
       second.network.mode = .bridge
       second.network.ports = [PublishedPort(hostPort: port, appPort: 80)]
@@ -126,6 +136,31 @@ struct NativeOutputTests {
       try await eventually("the app is gone") { kill(running.facts.pid, 0) != 0 }
       try await stage.host.remove(running.instance)
     }
+  }
+
+  @Test("a connection to a shim that breaks is made again, and the app goes on") func brokenConnection() async throws {
+    try await HostContract.withStage(NativeRig()) { stage in
+      let running = try await stage.run(stage.rig.policy("cut", "trap 'exit 3' TERM; while :; do sleep 0.05; done"))
+      let shim = try parent(of: try parent(of: running.facts.pid))
+      // pidfd_open(2) and pidfd_getfd(2): a copy of its end of the connection is the connection itself.
+      let cut =
+        "$p = syscall(434, \(shim), 0); for (3..12) { $f = syscall(438, $p, $_ + 0, 0); next if $f < 0; "
+        + "open($s, '+<&=', $f) or next; if (getpeername($s)) { shutdown($s, 2); last } }"
+      for _ in 0..<2 {
+        #expect(system("perl -e '\(cut.replacing("'", with: "'\\''"))'") == 0)
+        try await Task.sleep(for: .milliseconds(100))
+      }
+      #expect(kill(running.facts.pid, 0) == 0)
+      // It hears us again, and we it.
+      try await stage.host.signal(running.instance, SIGTERM)
+      #expect(try await stage.end(running).cause == .code(3))
+      try await stage.host.remove(running.instance)
+    }
+  }
+
+  private func children(of pid: Int32) -> [Int32] {
+    let text = (try? File.text("/proc/\(pid)/task/\(pid)/children")) ?? ""
+    return text.split(separator: " ").compactMap { Int32($0) }
   }
 
   private func parent(of pid: Int32) throws -> Int32 {

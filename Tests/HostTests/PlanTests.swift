@@ -8,7 +8,6 @@ import Sandboxing
 struct PlanTests {
   private func plan() -> LaunchPlan {
     var plan = LaunchPlan(app: "notes", generation: 7, nonce: "ab12")
-    plan.membership.shimFolder = "/sys/fs/cgroup/x/shims"
     plan.membership.files = ["/sys/fs/cgroup/pids/x/notes/tasks"]
     plan.membership.path = "/x/notes"
     plan.identity.uidMap = [.init(inside: 0, outside: 2_097_152), .init(inside: 1000, outside: 2_098_152)]

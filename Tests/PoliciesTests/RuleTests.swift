@@ -150,7 +150,6 @@ import Testing
 
   @Test("what a preset stands for and is not built is listed")
   func listed() throws {
-    #expect(notInForce(try container("sandbox: minimal")).contains { $0.hasPrefix("max_cpu_time 30s") })
     #expect(notInForce(try container("ports: [80]")).contains { $0.hasPrefix("egress") })
   }
 }

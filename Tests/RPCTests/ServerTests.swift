@@ -10,6 +10,15 @@ private struct Echo: RPCService {
   func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
     switch call.method {
     case "echo": return call.parameters
+    case "read":
+      // What stands at the start of each descriptor that came with the call.
+      return .array(
+        call.descriptors.map { descriptor in
+          var bytes = [UInt8](repeating: 0, count: 64)
+          let got = descriptor.withRaw { pread($0, &bytes, bytes.count, 0) }
+          return .string(String(decoding: bytes[..<max(0, got)], as: UTF8.self))
+        })
+    case "groups": return .array(call.peer.groups.map { .integer(Int64($0)) })
     case "uid": return .integer(Int64(call.peer.uid))
     case "wait":
       do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
@@ -205,4 +214,84 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
     #expect(open == 0)
     await rig.end()
   }
+
+  // MARK: Descriptors
+
+  @Test("descriptors arrive with the call they were sent with, and with no other, however frames are cut")
+  func passing() async throws {
+    let rig = try await Rig()
+    try await blocking {
+      let first = try memory("one")
+      let second = try memory("two")
+      let client = try rig.client()
+      let both = try first.withRaw { one in
+        try second.withRaw { two in try client.call("read", descriptors: [one, two]) }
+      }
+      #expect(both == ["one", "two"])
+      #expect(try client.call("read") == [])
+      // A call before it in one write, its own frame in two, and one after it.
+      let socket = try rig.raw()
+      let plain = #"{"jsonrpc":"2.0","id":1,"method":"read"}"# + "\n"
+      let start = #"{"jsonrpc":"2.0","id":2,"meth"#
+      let rest = #"od":"read"}"# + "\n" + #"{"jsonrpc":"2.0","id":3,"method":"read"}"# + "\n"
+      _ = try socket.withRaw { raw in
+        try first.withRaw { try UnixSocket.send(raw, Array((plain + start).utf8)[...], descriptors: [$0]) }
+      }
+      let answers = try exchange(socket, rest) { $0.split(separator: "\n").count == 3 }.text
+      #expect(
+        answers.split(separator: "\n").sorted() == [
+          #"{"jsonrpc":"2.0","id":1,"result":[]}"#, #"{"jsonrpc":"2.0","id":2,"result":["one"]}"#,
+          #"{"jsonrpc":"2.0","id":3,"result":[]}"#,
+        ])
+    }
+    await rig.end()
+  }
+
+  @Test(
+    "a peer that passes too many descriptors, or piles them up before a frame, is closed and costs none",
+    arguments: [(9, 1), (1, 30)])
+  func flood(_ count: Int, _ times: Int) async throws {
+    let rig = try await Rig()
+    try await blocking {
+      let file = try memory("x")
+      let socket = try rig.raw()
+      let isClosed = socket.withRaw { raw in
+        file.withRaw { fd in
+          for _ in 0..<times {
+            // Once it is closed, sending fails.
+            do { _ = try UnixSocket.send(raw, [0x20], descriptors: Array(repeating: fd, count: count)) } catch {
+              return true
+            }
+            usleep(2000)
+          }
+          var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+          var byte: UInt8 = 0
+          return poll(&wait, 1, 5000) == 1 && read(raw, &byte, 1) <= 0
+        }
+      }
+      #expect(isClosed)
+      #expect(try rig.client().call("echo", .object(["a": 1])) == .object(["a": 1]))
+    }
+    await rig.end()
+  }
+
+  @Test("a peer's supplementary groups are what the kernel says")
+  func groups() async throws {
+    let rig = try await Rig()
+    try await blocking {
+      var own = [gid_t](repeating: 0, count: 256)
+      let count = getgroups(256, &own)
+      let told = try rig.client().call("groups").arrayValue?.compactMap(\.integerValue).sorted()
+      #expect(told == own[..<Int(count)].map { Int64($0) }.sorted())
+    }
+    await rig.end()
+  }
+}
+
+private func memory(_ text: String) throws -> Descriptor {
+  var name = Array("/tmp/appsup-passed-XXXXXX".utf8CString)
+  let file = Descriptor(owning: try check("mkstemp", "/tmp") { mkstemp(&name) })
+  unlink(&name)
+  try file.withRaw { try writeAll($0, Array(text.utf8)[...], "memory") }
+  return file
 }

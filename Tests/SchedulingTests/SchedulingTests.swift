@@ -38,35 +38,32 @@ struct WeightTests {
 struct AdmissionTests {
   let admission = Admission(capacity: .mebibytes(1024), reserve: .mebibytes(256))
 
-  func demand(_ name: String, _ mebibytes: UInt64, _ priority: Priority = .normal) throws -> Demand {
-    Demand(app: try #require(AppID(name)), priority: priority, memory: .mebibytes(mebibytes))
+  func demand(_ name: String, _ mebibytes: UInt64) throws -> Demand {
+    Demand(app: try #require(AppID(name)), memory: .mebibytes(mebibytes))
   }
 
   @Test("an app that does not fit waits, and the text says what is missing")
   func pending() throws {
-    let running = [try demand("a", 568)]
-    #expect(
-      admission.decide(try demand("b", 512), running: running) == .pending("memory: needs 512 MiB, 200 MiB free"))
-    #expect(admission.decide(try demand("b", 200), running: running) == .admit)
-    #expect(admission.decide(try demand("b", 0), running: [try demand("a", 4096)]) == .admit)
+    var room = admission.room(beside: [try demand("a", 568)])
+    #expect(room.admit(try demand("b", 512)) == .pending("memory: needs 512 MiB, 200 MiB free"))
+    #expect(room.admit(try demand("b", 200)) == .admit)
+    #expect(room.admit(try demand("c", 1)) == .pending("memory: needs 1.00 MiB, 0 B free"))
+    var none = admission.room(beside: [try demand("a", 4096)])
+    #expect(none.admit(try demand("b", 0)) == .admit)
   }
 
   @Test("an app this machine can never hold is told so")
   func never() throws {
+    var room = admission.room(beside: [])
     #expect(
-      admission.decide(try demand("b", 900), running: [])
-        == .pending("memory: needs 900 MiB, this host has 768 MiB for apps in all"))
+      room.admit(try demand("b", 900)) == .pending("memory: needs 900 MiB, this host has 768 MiB for apps in all"))
   }
 
-  @Test("highest priority first, then as asked; a smaller one may pass one that does not fit")
-  func order() throws {
-    let waiting = [
-      try demand("one", 300), try demand("two", 600, .low), try demand("three", 400, .high),
-      try demand("four", 50, .idle),
-    ]
-    let decided = admission.decide(waiting, running: [])
-    #expect(decided.map(\.demand.app.name) == ["three", "one", "two", "four"])
-    #expect(decided.map { $0.verdict == .admit } == [true, true, false, true])
+  @Test("a smaller one may pass one that does not fit")
+  func passing() throws {
+    var room = admission.room(beside: [])
+    let verdicts = try [("a", 400), ("b", 300), ("c", 600), ("d", 50)].map { room.admit(try demand($0.0, $0.1)) }
+    #expect(verdicts.map { $0 == .admit } == [true, true, false, true])
   }
 
   @Test("the reservation counts where there is one, else the limit")

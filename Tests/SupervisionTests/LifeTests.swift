@@ -292,10 +292,17 @@ private struct Driven {
   func everyPair() throws {
     for stage in everyStage {
       for event in everyEvent {
-        for want in [Want.running, .stopped, .removed] {
+        for (want, planned) in [Want.running, .stopped, .removed].flatMap({ [($0, false), ($0, true)] }) {
           var life = Life(want: want)
           life.stage = stage
-          let effects = life.handle(event, try policy(), now: WallTime(nanoseconds: 0), chance: 0.5)
+          var policy = try policy(planned ? .no : .always)
+          policy.healthcheck = Healthcheck(.tcp(port: 1))
+          if planned {
+            policy.schedule = Schedule(cron: try Cron(parsing: "@daily"), concurrency: .replace)
+            policy.preStart = [["a"], ["b"]]
+            life.preStart = stage == .preStarting(instance, facts) ? 0 : nil
+          }
+          let effects = life.handle(event, policy, now: WallTime(nanoseconds: 0), chance: 0.5)
           // An instance may only leave the state once it was reported cleared.
           if let held = stage.instance, event != .cleared {
             #expect(life.stage.instance == held, "\(stage) × \(event)")
@@ -310,7 +317,8 @@ private struct Driven {
 
   private var everyStage: [Stage] {
     [
-      .resting, .waiting("x"), .preparing, .creating, .starting(instance), .running(instance, facts, paused: false),
+      .resting, .waiting("x"), .preparing, .creating, .starting(instance), .preStarting(instance, facts),
+      .scheduled(until: nil), .scheduled(until: WallTime(nanoseconds: 9)), .running(instance, facts, paused: false),
       .running(instance, facts, paused: true), .stopping(instance, facts), .killing(instance, facts),
       .killing(instance, nil), .clearing(instance),
       .backoff(until: WallTime(nanoseconds: 5)),
@@ -322,6 +330,7 @@ private struct Driven {
       .want(.running), .want(.stopped), .want(.removed), .replace, .admitted, .held("y"), .prepared, .created(instance),
       .started(facts),
       .stepFailed(HostFailure(.failed, "f")), .releasedToStop, .graceOver, .killAgain, .killRequested, .runtimeOver,
+      .cpuTimeOver, .ready("x"), .unhealthy("x"), .nextRun(nil), .nextRun(WallTime(nanoseconds: 9)), .due,
       .paused(true), .paused(false),
       .exited(report(.code(0))), .cleared, .clearFailed(HostFailure(.failed, "f")), .clearAgain, .backoffOver,
     ]

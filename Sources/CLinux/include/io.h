@@ -18,6 +18,8 @@ int cl_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint6
 // pidfd_open(2), pidfd_send_signal(2) through syscall(2).
 int cl_pidfd_open(pid_t pid, unsigned flags);
 int cl_pidfd_send_signal(int pidfd, int signal);
+// The same with PIDFD_SIGNAL_PROCESS_GROUP; -EINVAL before Linux 6.9.
+int cl_pidfd_signal_group(int pidfd, int signal);
 
 // renameat2(2) with RENAME_NOREPLACE, through syscall(2).
 int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newname);
@@ -26,22 +28,33 @@ int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newna
 // Returns the bytes sent.
 ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count);
 
+// The same with MSG_DONTWAIT: for a socket whose other end is somebody else's.
+ssize_t cl_offer_fds(int sock, const void *bytes, size_t length, const int *fds, int count);
+
 // recvmsg(2) with MSG_CMSG_CLOEXEC: stores at most `capacity` (<= 253) descriptors and their number. When the kernel cut
 // any off (MSG_CTRUNC), those that arrived are closed and -EMSGSIZE is returned. Returns the bytes received.
 ssize_t cl_receive_with_fds(int sock, void *bytes, size_t length, int *fds, int capacity, int *count);
 
 // SO_PEERCRED: Swift does not import struct ucred (it stands behind _GNU_SOURCE).
 int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid);
+// SO_PEERGROUPS: the peer's supplementary groups when it connected; how many. -ERANGE: more than `capacity`.
+int cl_peer_groups(int sock, uint32_t *groups, int capacity);
+// setgroups(2), setfsgid(2), setfsuid(2) of the calling thread alone: libc's setgroups changes every thread.
+int cl_set_file_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
+
+// SIGINT, SIGTERM, SIGHUP and SIGWINCH blocked and readable from a signalfd(2), close-on-exec and non-blocking.
+int cl_terminal_signals(void);
 
 // SIGINT and SIGTERM blocked and readable from a signalfd(2), close-on-exec: sigset_t and its macros are opaque in Swift.
 int cl_interrupt_descriptor(void);
+// The same with SIGHUP.
+int cl_daemon_descriptor(void);
 
 // Tries something in a child process that ends at once, so that the caller keeps what it has: fork(2) is not to be had in Swift.
-// 0: it works; -errno: why not. cl_landlock_abi: landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION; 0: none.
+// 0: it works; -errno: why not.
 int cl_try_unshare(int flags);
 int cl_try_no_new_privs(void);
 int cl_try_seccomp(void);
-int cl_landlock_abi(void);
 
 // WIFEXITED and friends are macros. Sets *code to the exit code, or *signal to the signal; both else 0.
 void cl_wait_status(int status, int *code, int *signal);
@@ -49,3 +62,7 @@ void cl_wait_status(int status, int *code, int *signal);
 // posix_spawn(3) in a new session, descriptors `map[i]` becoming 0, 1, 2 … in the child, all others closed;
 // the attribute and action objects are macro-heavy and opaque in Swift. Signals are reset. Stores the pid.
 int cl_spawn(const char *path, char *const argv[], char *const envp[], const int *map, int count, pid_t *pid);
+
+// A timerfd(2) of the wall clock that becomes readable at a time, nanoseconds since 1970, or when the clock is set before
+// (TFD_TIMER_CANCEL_ON_SET); its flags are not imported.
+int cl_wall_timer(int64_t nanoseconds);

@@ -17,12 +17,18 @@ pid_t cl_clone(uint64_t flags, int cgroup, int *pidfd);
 // fork(2), which Swift does not import. Only for a process with one thread.
 pid_t cl_fork(void);
 
+// clone3(2) with CLONE_PARENT: the child becomes the caller's sibling, so that the caller's parent waits for it. No new namespaces.
+pid_t cl_clone_sibling(void);
+
 // _exit(2): no handlers, no flushing.
 void cl_exit_now(int code) __attribute__((noreturn));
 
 // waitpid(2). `flags` 0 or CL_NO_WAIT; the status as cl_wait_status reads it; -1 for `pid` is any child.
 enum { CL_NO_WAIT = 1 };
 pid_t cl_wait(pid_t pid, int flags, int *status);
+
+// waitid(2) with WNOWAIT: a child that has ended and was not waited for; 0 or -errno if there is none. siginfo_t is a union of macros.
+pid_t cl_peek_ended(void);
 
 int cl_unshare(int flags);
 int cl_setns(int fd, int flags);
@@ -85,8 +91,11 @@ int cl_set_pipe_size(int fd, int size);
 
 // A SOCK_SEQPACKET pair, close-on-exec; ends[0] gets the sender's pid with each message (SO_PASSCRED).
 int cl_packet_pair(int ends[2]);
-// recvmsg(2): returns the length; stores the sender's pid as seen from here, 0 if none came.
-ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender);
+// recvmsg(2): returns the length; stores the sender's pid and uid as seen from here, 0 and -1 if none came. Descriptors that are sent
+// along find no room and are dropped by the kernel.
+ssize_t cl_receive_from(int sock, void *bytes, size_t length, pid_t *sender, uid_t *uid);
+// An unbound SOCK_DGRAM socket, close-on-exec and non-blocking, that learns who sent each message (SO_PASSCRED).
+int cl_datagram_socket(void);
 ssize_t cl_send_packet(int sock, const void *bytes, size_t length);
 
 // An ioctl(2) FIONREAD.
@@ -94,8 +103,8 @@ int cl_bytes_waiting(int fd);
 
 // IPv4 or IPv6 stream socket bound to `address` (numeric) and listening, non-blocking; *port is what was really taken.
 int cl_listen_tcp(const char *address, uint16_t *port, int backlog);
-// A non-blocking stream socket on its way to 127.0.0.1:port (-EINPROGRESS is success).
-int cl_connect_loopback(uint16_t port);
+// A non-blocking stream socket on its way to 127.0.0.1:port, or to [::1]:port (-EINPROGRESS is success).
+int cl_connect_loopback(uint16_t port, int v6);
 // SO_ERROR.
 int cl_socket_error(int fd);
 int cl_shutdown_write(int fd);
@@ -104,5 +113,24 @@ int cl_shutdown_write(int fd);
 #include <sys/inotify.h>
 enum {
   CL_IN_FLAGS = IN_CLOEXEC | IN_NONBLOCK,
-  CL_IN_CHANGES = IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_ONLYDIR
+  CL_IN_CHANGES = IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_ONLYDIR,
+  CL_IN_FILES = IN_MODIFY | IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF |
+                IN_MOVE_SELF | IN_ONLYDIR
 };
+
+// Landlock (landlock(7)): the ABI (0: none); a ruleset that denies what it handles; what is allowed beneath an open path; the
+// calling thread is held to it from then on, and so is what it starts.
+int cl_landlock_abi(void);
+int cl_landlock_ruleset(uint64_t files, uint64_t network, uint64_t scopes);
+int cl_landlock_allow(int ruleset, int beneath, uint64_t rights);
+int cl_landlock_restrict(int ruleset);
+
+// seccomp(2), SECCOMP_SET_MODE_FILTER, of `size` bytes of struct sock_filter.
+int cl_load_filter(const void *program, size_t size);
+
+// A pseudo-terminal: posix_openpt(3), unlockpt(3), and TIOCGPTPEER so that no path is opened. ends[0] is the master, non-blocking;
+// both close-on-exec. TIOCSCTTY, TIOCSWINSZ and TIOCGWINSZ: variadic ioctl(2).
+int cl_open_terminal(int ends[2]);
+int cl_control_terminal(int fd);
+int cl_set_terminal_size(int fd, uint16_t columns, uint16_t rows);
+int cl_terminal_size(int fd, uint16_t *columns, uint16_t *rows);

@@ -22,8 +22,8 @@ struct Down: ParsableCommand {
   var daemon = false
   @Flag(name: [.customShort("y"), .long], help: "Do not ask.")
   var yes = false
-  @Option(
-    name: [.customShort("t"), .long], help: ArgumentHelp("Give up waiting after this long.", valueName: "duration"))
+  @OptionGroup var grace: Grace
+  @Option(help: ArgumentHelp("Give up waiting after this long.", valueName: "duration"))
   var timeout: String?
   @Option(help: "auto, tty, plain, json or quiet.")
   var progress: ProgressMode = .auto
@@ -96,7 +96,7 @@ struct Down: ParsableCommand {
     let outcome = try client.ask(
       "app.down",
       .object([
-        "apps": .array(names.map { .string($0) }), "data": .bool(data),
+        "apps": .array(names.map { .string($0) }), "data": .bool(data), "grace_ms": grace.milliseconds,
         "timeout_ms": limit.map { .integer($0.wholeNanoseconds / 1_000_000) },
       ])
     ) { view.take($0) }
@@ -108,6 +108,24 @@ struct Down: ParsableCommand {
     let kept = (outcome["data"]?.arrayValue ?? []).compactMap(\.stringValue).filter { !data && File.exists($0) }
     for place in kept { Output.error("\(Style.dim.on("data stays in", Output.errorStyle)) \(place)") }
   }
+}
+
+/// How long an app is let be after its stop signal, as docker's `-t`.
+struct Grace: ParsableArguments {
+  @Option(
+    name: [.customShort("t"), .customLong("time")],
+    help: ArgumentHelp(
+      "Kill what has not ended after this long, in seconds or as 1m30s. Default: the policy's stop_grace_period.",
+      valueName: "duration"),
+    transform: { text in
+      guard let time = UInt32(text).map({ Duration.seconds($0) }) ?? Duration(parsing: text), time >= .zero else {
+        throw ValidationError("'\(text)' is no duration such as 10 or 1m30s")
+      }
+      return time
+    })
+  var time: Duration?
+
+  var milliseconds: JSONValue? { time.map { .integer($0.wholeNanoseconds / 1_000_000) } }
 }
 
 /// What the plain verbs share: apps, one call, and waiting for it to have happened.
@@ -151,15 +169,17 @@ struct Start: AppsVerb {
 struct Stop: AppsVerb {
   static let configuration = CommandConfiguration(abstract: "Stop apps; they stay known.")
   @OptionGroup var common: Common
+  @OptionGroup var grace: Grace
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
-  func run() throws { try change("app.stop", "stop") }
+  func run() throws { try change("app.stop", "stop", extra: ["grace_ms": grace.milliseconds]) }
 }
 
 struct Restart: AppsVerb {
   static let configuration = CommandConfiguration(abstract: "End apps and start them again.")
   @OptionGroup var common: Common
+  @OptionGroup var grace: Grace
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
-  func run() throws { try change("app.restart", "restart") }
+  func run() throws { try change("app.restart", "restart", extra: ["grace_ms": grace.milliseconds]) }
 }
 
 struct Kill: AppsVerb {

@@ -157,15 +157,14 @@ struct Examination {
       privileges == 0 ? "set it" : SystemFault.text(of: -privileges), required: true)
     let filter = cl_try_seccomp()
     add(
-      "layers", "seccomp (containers)", filter == 0 ? .enforced : .missing,
+      "layers", "seccomp", filter == 0 ? .enforced : .missing,
       filter == 0 ? "loaded a filter" : SystemFault.text(of: -filter), required: true)
-    add(
-      "layers", "seccomp (native apps)", .notBuilt,
-      "comes with a later version; native apps run without a system call filter")
     let abi = cl_landlock_abi()
     add(
-      "layers", "Landlock (native apps)", .notBuilt,
-      abi > 0 ? "the kernel has ABI \(abi); comes with a later version" : "the kernel has none")
+      "layers", "Landlock (native apps)", abi > 0 ? .enforced : .missing,
+      abi > 0 ? "ABI \(abi)" : "the kernel has none",
+      fix: abi > 0 ? nil : "boot with landlock among `lsm=`; apps with enforcement: degrade run without it",
+      required: true)
     add("layers", "egress filter", .notBuilt, "apps with a network can reach private and metadata addresses")
   }
 

@@ -13,6 +13,8 @@ struct DaemonVerb: ParsableCommand {
   @OptionGroup var common: Common
   @Flag(help: "End the running daemon; apps run on.")
   var stop = false
+  @Flag(help: "Have the running daemon read config.yaml and the policies of its config folder again, as SIGHUP does.")
+  var reload = false
   @Option(help: ArgumentHelp("docker, podman, none or a socket.", valueName: "engine"))
   var engine: String?
 
@@ -22,6 +24,7 @@ struct DaemonVerb: ParsableCommand {
       _ = try session.connect().ask("daemon.stop")
       return
     }
+    if reload { return try ReloadView.show(try session.connect().ask("daemon.reload"), json: common.format == .json) }
     guard let program = session.daemon.program("supervisor-daemon") else {
       throw Failure(1, "supervisor-daemon is not beside this program", hint: "install both from the same build")
     }
@@ -29,6 +32,34 @@ struct DaemonVerb: ParsableCommand {
     if let engine { arguments += ["--engine", engine] }
     CStrings.with(arguments) { _ = execv(program, $0) }
     throw Failure(1, "\(program) cannot be executed", hint: "check the file's permissions")
+  }
+}
+
+/// What a reload came to.
+enum ReloadView {
+  static func show(_ answer: JSONValue, json: Bool) throws {
+    let problems = answer["problems"]?.arrayValue ?? []
+    if json {
+      Output.line(answer.text)
+    } else {
+      for (name, change) in answer["apps"]?.objectValue ?? JSONObject() where change != "unchanged" {
+        Output.line("\(name)  \(change.stringValue ?? "")")
+      }
+      for key in answer["applied"]?.arrayValue ?? [] {
+        Output.line("config.yaml: \(key.stringValue ?? "") is in force")
+      }
+      for key in answer["needs_restart"]?.arrayValue ?? [] {
+        Output.line(
+          "config.yaml: \(key.stringValue ?? "") needs a restart of the daemon, which apps do not notice: `supervisor daemon --stop`, then `supervisor up -d`"
+        )
+      }
+      for orphan in answer["orphans"]?.arrayValue ?? [] {
+        Output.error(
+          "\(orphan.stringValue ?? ""): its file is gone; `supervisor down \(orphan.stringValue ?? "")` takes it down")
+      }
+      for problem in problems { Output.error(problem.stringValue ?? "") }
+    }
+    if !problems.isEmpty { throw ExitCode(1) }
   }
 }
 

@@ -39,12 +39,16 @@ protocol ImageWork: ParsableCommand {
 }
 
 extension ImageWork {
-  func work(_ method: String, _ arguments: JSONValue, _ title: String) throws {
+  /// `path`: what is opened with the caller's own rights and passed to the daemon as `fd`.
+  func work(_ method: String, _ arguments: JSONValue, _ title: String, passing path: String? = nil) throws {
+    let opened = try path.map { try Self.open($0) }
     let client = try Session(common).connect()
     let interrupt = try Interrupt()
     let view = LayerView(json: common.format == .json)
     do {
-      let answer = try client.ask(method, arguments, interrupt: interrupt.raw) { view.take($0) }
+      let answer = try Self.with(opened) {
+        try client.ask(method, arguments, descriptors: $0, interrupt: interrupt.raw) { view.take($0) }
+      }
       view.end()
       if common.format == .json {
         Output.line(answer.text)
@@ -55,6 +59,18 @@ extension ImageWork {
       view.end()
       throw Failure(130, "interrupted", hint: "nothing is left half-made; run it again to go on")
     }
+  }
+
+  private static func open(_ path: String) throws -> SharedDescriptor {
+    do throws(SystemFault) {
+      return SharedDescriptor(
+        Descriptor(owning: try check("open", path) { Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY) }))
+    } catch { throw Failure(1, "\(error)", hint: "check the path and its permissions") }
+  }
+
+  private static func with(_ opened: SharedDescriptor?, _ body: ([Int32]) throws -> JSONValue) throws -> JSONValue {
+    guard let opened else { return try body([]) }
+    return try opened.withRaw { try body([$0]) }
   }
 }
 
@@ -124,7 +140,8 @@ struct Load: ImageWork {
 
   func run() throws {
     let session = try Session(common)
-    try work("image.load", .object(["path": .string(Environment.absolute(file, in: session.currentFolder))]), "loaded")
+    try work(
+      "image.load", .object(["fd": 0]), "loaded", passing: Environment.absolute(file, in: session.currentFolder))
   }
 }
 
@@ -148,10 +165,8 @@ struct Build_: ImageWork {
     try work(
       "image.build",
       .object([
-        "context": .string(Environment.absolute(folder, in: session.currentFolder)), "dockerfile": .string(dockerfile),
-        "tag": .string(tag),
-        "arguments": .object(values),
-      ]), "built \(tag)")
+        "fd": 0, "dockerfile": .string(dockerfile), "tag": .string(tag), "arguments": .object(values),
+      ]), "built \(tag)", passing: Environment.absolute(folder, in: session.currentFolder))
   }
 }
 

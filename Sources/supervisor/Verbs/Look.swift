@@ -3,11 +3,13 @@ internal import Client
 internal import Glibc
 internal import Linux
 internal import Model
+internal import RPC
 
 /// How a state is coloured.
 func style(ofState state: String) -> Style? {
   switch StateWord(rawValue: state) {
   case .running, .completed: .good
+  case .scheduled: .good
   case .pending, .pulling, .starting, .stopping, .restarting, .backoff, .paused, .created: .warning
   case .failed, .dead: .error
   case .exited, nil: nil
@@ -83,7 +85,7 @@ struct List: ParsableCommand {
       let mark = (row["missing"]?.arrayValue ?? []).isEmpty ? "" : " (degraded)"
       let status = row["status"]?.stringValue ?? ""
       table.add([
-        Table.Cell(row["name"]?.stringValue ?? ""), Table.Cell(row["runtime"]?.stringValue ?? ""),
+        Table.Cell(marked(row)), Table.Cell(row["runtime"]?.stringValue ?? ""),
         Table.Cell(shortened(entry, 32)),
         Table.Cell(
           shortened(status.contains("degraded") ? status : status + mark, 60),
@@ -95,6 +97,11 @@ struct List: ParsableCommand {
       ])
     }
     table.print()
+  }
+
+  /// The name, with a `*` where something is set beside the policy file.
+  private static func marked(_ row: JSONValue) -> String {
+    (row["name"]?.stringValue ?? "") + ((row["overrides"]?.arrayValue ?? []).isEmpty ? "" : "*")
   }
 
   private static func shortened(_ text: String, _ width: Int) -> String {
@@ -125,6 +132,7 @@ struct Status: ParsableCommand {
       ("Entry", (app["entry"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")),
       ("Stack", text("stack")), ("Policy", text("file")), ("Pid", text("pid")), ("Container", text("container_id")),
       ("Restarts", "\(text("restarts")) (restart: \(text("restart")))"), ("Sandbox", text("sandbox")),
+      ("Health", Self.health(app)), ("Ready", text("ready")), ("Says", text("said")), ("Schedule", text("schedule")),
       ("Ports", (app["ports"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: ", ")),
       ("Reason", text("reason")),
       ("Last exit", app["exit"]?["reason"]?.stringValue ?? "-"),
@@ -134,6 +142,8 @@ struct Status: ParsableCommand {
       Output.line(
         "  \(name)\(String(repeating: " ", count: 11 - name.count))\(name == "Status" ? value : Output.escaped(value))")
     }
+    for item in app["overrides"]?.arrayValue ?? [] { Output.line("  Set*       \(PlanView.override(item))") }
+    if let behind = app["behind"]?.stringValue { Output.line("  Not in force \(Output.escaped(behind))") }
     let layers = app["layers"]?.arrayValue ?? []
     guard !layers.isEmpty else { return }
     Output.line("")
@@ -151,13 +161,32 @@ struct Status: ParsableCommand {
   }
 }
 
+extension Status {
+  /// `healthy: tcp port 80 every 30 s, 3 retries; last: success in 0.2 ms`.
+  private static func health(_ app: JSONValue) -> String {
+    guard let check = app["healthcheck"], !check.isNull else { return "-" }
+    let test =
+      check["test"]?.stringValue ?? (check["test"]?.arrayValue ?? []).compactMap(\.stringValue).joined(separator: " ")
+    let interval = Duration.milliseconds(check["interval_ms"]?.integerValue ?? 0).compact
+    var text =
+      "\(check["health"]?.stringValue ?? ""): \(test) every \(interval), on failure \(check["on_failure"]?.stringValue ?? "")"
+    if let last = check["last"]?.stringValue {
+      text += "; last: \(last) in \(Duration.microseconds(check["last_took_us"]?.integerValue ?? 0).compact)"
+    }
+    if let failing = check["failing"]?.integerValue, failing > 0 { text += ", \(failing) failed in a row" }
+    return text
+  }
+}
+
 /// `supervisor events`
 struct Events: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Print what happened, and with -f what happens.")
   @OptionGroup var common: Common
   @Flag(name: [.customShort("f"), .long], help: "Go on as things happen.")
   var follow = false
-  @Option(help: ArgumentHelp("Only what came after this cursor.", valueName: "cursor"))
+  @Option(
+    name: [.long, .customLong("since")],
+    help: ArgumentHelp("Only what came after this cursor, as JSON tells it.", valueName: "cursor"))
   var after: Int64?
   @Argument(help: "Apps, or @STACK.")
   var apps: [String] = []
@@ -198,6 +227,10 @@ struct Logs: ParsableCommand {
   var since: String?
   @Option(help: ArgumentHelp("Only until a time.", valueName: "time"))
   var until: String?
+  @Option(
+    name: .customLong("run"), parsing: .unconditional,
+    help: ArgumentHelp("Only an ended run: -1 is the last, -2 the one before; or its number.", valueName: "run"))
+  var ofRun: Int64?
   @Flag(name: [.customShort("t"), .long], help: "With the time of each line.")
   var timestamps = false
   @Argument(help: "Apps, or @STACK; all without any.")
@@ -216,14 +249,58 @@ struct Logs: ParsableCommand {
     arguments["tail"] = tail.map { .integer(Int64($0)) }
     arguments["since_ns"] = try since.map { .integer(try Self.moment($0)) }
     arguments["until_ns"] = try until.map { .integer(try Self.moment($0)) }
+    arguments["run"] = ofRun.map { .integer($0) }
+    if follow, ofRun != nil { throw ValidationError("--run is about a run that has ended: leave out -f") }
     let printer = LogPrinter(
       prefixed: names.count > 1 || names.contains { $0.hasPrefix("@") }, timestamps: timestamps,
       json: common.format == .json)
     let interrupt = try Interrupt()
-    do {
-      _ = try client.ask("app.logs", .object(arguments), interrupt: interrupt.raw) { printer.take($0) }
-    } catch is Interrupt.Caught {}
+    do { try copy(client, &arguments, printer, interrupt) } catch is Interrupt.Caught {}
     printer.finish()
+  }
+
+  /// Goes on over a restart of the daemon: with what each app wrote after the last that was seen of it.
+  private func copy(_ first: RPCClient, _ arguments: inout JSONObject, _ printer: LogPrinter, _ interrupt: Interrupt)
+    throws
+  {
+    var client = first
+    var seen: [String: Int64] = [:]
+    var before: [String: Int64] = [:]
+    while true {
+      do {
+        _ = try client.ask("app.logs", .object(arguments), interrupt: interrupt.raw) { item in
+          let time = item["time"]?.integerValue ?? 0
+          if let app = item["app"]?.stringValue {
+            guard time > before[app] ?? .min else { return }
+            seen[app] = max(time, seen[app] ?? time)
+          }
+          printer.take(item)
+        }
+        return
+      } catch let failure as Failure where failure.code == 69 && follow {
+        printer.finish()
+        if Output.errorIsTerminal { Output.error("\(failure.message); waiting for the next daemon") }
+        guard let next = try Self.awaitDaemon(common, interrupt) else { return }
+        client = next
+      }
+      before = seen
+      // From the oldest of the last pieces on; what was printed already is left out above.
+      if let oldest = seen.values.min() { arguments["since_ns"] = .integer(oldest) }
+      arguments["tail"] = nil
+      guard seen.isEmpty else { continue }
+      arguments["since_ns"] = .integer(Clock.wall().nanoseconds)
+    }
+  }
+
+  /// The next daemon's socket, looked for five times a second; nil: interrupted.
+  private static func awaitDaemon(_ common: Common, _ interrupt: Interrupt) throws -> RPCClient? {
+    let daemon = try Session(common).daemon
+    while true {
+      // best effort: not there yet.
+      if let client = try? daemon.connect() { return client }
+      var wait = pollfd(fd: interrupt.raw, events: Int16(POLLIN), revents: 0)
+      if poll(&wait, 1, 200) > 0 { return nil }
+    }
   }
 
   private static func moment(_ text: String) throws -> Int64 {

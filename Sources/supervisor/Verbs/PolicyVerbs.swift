@@ -88,7 +88,10 @@ struct PolicyCheck: ParsableCommand {
 struct PolicySchema: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "schema", abstract: "Print the JSON Schema of policy files, for editors.")
-  func run() throws { Output.line(schemaDocument().prettyText) }
+  @Flag(name: .customLong("config"), help: "That of the daemon's config.yaml instead.") var ofConfiguration = false
+  func run() throws {
+    Output.line((ofConfiguration ? configurationSchemaDocument() : schemaDocument()).prettyText)
+  }
 }
 
 struct PolicyShow: ParsableCommand {
@@ -153,9 +156,15 @@ struct Explain: ParsableCommand {
     abstract: "Say in words what a policy file will do, or how an app is and why.",
     discussion: "A path is explained without a daemon, an app by the daemon.")
   @OptionGroup var common: Common
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "How a run of the app ended: -1 is the last, -2 the one before; or its number.", valueName: "run"))
+  var exit: Int64?
   @Argument(help: "A policy file, or an app.", completion: .file()) var subject: String
 
   func run() throws {
+    if let exit { return try BlackBox.explain(subject, exit, common) }
     if subject.contains("/") || subject.hasSuffix(".yaml") || subject.hasSuffix(".yml") {
       try explainFile()
     } else {
@@ -182,7 +191,14 @@ struct Explain: ParsableCommand {
   private func explainApp() throws {
     let client = try Session(common).connect()
     let app = try client.ask("app.status", .object(["app": .string(subject)]))
-    let words = Explanation(app, try recent(client)).lines
+    var words = Explanation(app, try recent(client)).lines
+    if ["failed", "backoff", "exited"].contains(app["state"]?.stringValue ?? "") {
+      // best effort: what cannot be had is left out of an explanation.
+      let exit = try? client.ask("app.exits", .object(["app": .string(subject), "run": -1]))
+      let advice = exit.map { Advice.lines($0) } ?? []
+      words.insert(contentsOf: advice.filter { line in !words.contains(line) }, at: min(1, words.count))
+      if exit != nil { words.append("`supervisor explain \(subject) --exit -1` says more of its end.") }
+    }
     if common.format == .json {
       Output.line(
         JSONValue.object([
@@ -209,7 +225,19 @@ struct Explanation {
     let reason = app["reason"]?.stringValue ?? ""
     let exit = app["exit"]?["reason"]?.stringValue
     switch app["state"]?.stringValue {
-    case "running": lines.append("\(name) runs: \(app["status"]?.stringValue ?? "").")
+    case "running":
+      lines.append("\(name) runs: \(app["status"]?.stringValue ?? "").")
+      if !reason.isEmpty { lines.append("It is \(reason).") }
+      if let said = app["said"]?.stringValue { lines.append("It says: \(said).") }
+    case "starting":
+      let step = app["pre_start"]?.stringValue.map { ": the command \($0) of pre_start runs" } ?? ""
+      lines.append("\(name) is being started\(step).")
+    case "scheduled":
+      let when = app["next_run"]?.integerValue.map { LocalTime.text(WallTime(nanoseconds: $0)) } ?? "never"
+      lines.append(
+        "\(name) waits for its next run, \(when), by its schedule \(app["schedule"]?.stringValue ?? ""); `supervisor start \(name)` begins one now."
+      )
+      if let exit { lines.append("Its last run ended with \(exit).") }
     case "paused": lines.append("\(name) is paused; `supervisor unpause \(name)` lets it go on.")
     case "pending": lines.append("\(name) waits: \(reason).")
     case "backoff":

@@ -18,10 +18,14 @@ struct Up: ParsableCommand {
   @OptionGroup var common: Common
   @Flag(name: [.customShort("d"), .long], help: "Return instead of following the logs.")
   var detach = false
-  @Flag(help: "Return once every app runs, or cannot.")
+  @Flag(help: "Return once every app is ready and healthy, or cannot be.")
   var wait = false
   @Option(help: ArgumentHelp("How long --wait waits.", valueName: "duration"))
   var waitTimeout = "60s"
+  @Flag(help: "Show what would change, as `plan` does, and change nothing.")
+  var dryRun = false
+  @Flag(help: "Follow the files instead of the logs: each change of one is applied. Ctrl-C ends that; apps run on.")
+  var watch = false
   @Flag(help: "Make every app anew, changed or not.")
   var forceRecreate = false
   @Flag(help: "Also take down apps of this PATH whose file is gone.")
@@ -45,9 +49,16 @@ struct Up: ParsableCommand {
     }
     let session = try Session(common)
     let files = try PolicyFiles(paths, session)
+    if dryRun {
+      let answer = try PlanView.ask(
+        try session.connect(), files, session, recreate: forceRecreate, profiles: profile)
+      return try PlanView.show(answer, json: common.format == .json, detailed: false)
+    }
     let interrupt = try Interrupt()
     let client = try session.connectStarting(engine: engine)
     if let engine { try Self.checkEngine(engine, client) }
+    // Before the first load, so that nothing that is written meanwhile is missed.
+    let changes = watch ? try PolicyWatch(files, interrupt) : nil
     let answer: JSONValue
     do {
       answer = try client.call("app.up", arguments(files, session))
@@ -55,23 +66,46 @@ struct Up: ParsableCommand {
       try PolicyProblems.report(failure)
     }
     for warning in answer["warnings"]?.arrayValue ?? [] { Output.error(warning.stringValue ?? "") }
-    let changes = answer["apps"]?.objectValue ?? JSONObject()
+    let applied = answer["apps"]?.objectValue ?? JSONObject()
     for orphan in answer["orphans"]?.arrayValue ?? [] {
       Output.error(
         "\(Style.warning.on("warning:", Output.errorStyle)) \(orphan.stringValue ?? "") was loaded from here before and its file is gone; "
           + (removeOrphans ? "taking it down" : "take it down with --remove-orphans"))
     }
-    guard !changes.isEmpty else {
-      Output.error("nothing to do: no policy was found")
-      return
-    }
+    if applied.isEmpty { Output.error("nothing to do: no policy was found") }
+    guard !applied.isEmpty || watch else { return }
     let view = ProgressView(progress, json: common.format == .json)
+    if let changes {
+      for (name, change) in applied { view.note(name, change.stringValue ?? "") }
+      return try changes.run { try reload(session, client, view) }
+    }
     if detach, !wait {
-      for (name, change) in changes { view.note(name, change.stringValue ?? "") }
+      for (name, change) in applied { view.note(name, change.stringValue ?? "") }
       return
     }
-    try follow(client, changes, view, interrupt, timeout)
-    if !detach { try Attached(session, changes.keys, interrupt).run(json: common.format == .json) }
+    try follow(client, applied, view, interrupt, timeout)
+    if !detach { try Attached(session, applied.keys, interrupt).run(json: common.format == .json) }
+  }
+
+  /// Applies the files as they are now; what is wrong with them is printed, and what is applied stays.
+  private func reload(_ session: Session, _ client: RPCClient, _ view: ProgressView) throws {
+    do {
+      let answer = try client.call("app.up", arguments(try PolicyFiles(paths, session), session))
+      for warning in answer["warnings"]?.arrayValue ?? [] { Output.error(warning.stringValue ?? "") }
+      for (name, change) in answer["apps"]?.objectValue ?? JSONObject() where change != "unchanged" {
+        view.note(name, change.stringValue ?? "")
+      }
+      for orphan in answer["orphans"]?.arrayValue ?? [] {
+        Output.error(
+          "\(orphan.stringValue ?? ""): its file is gone" + (removeOrphans ? "; taking it down" : "; it runs on"))
+      }
+    } catch RPCClient.Stop.answered(let failure) {
+      do { try PolicyProblems.report(failure) } catch let failure as Failure { failure.report() }
+    } catch RPCClient.Stop.disconnected(let why) {
+      throw Failure(69, "the daemon went away: \(why)", hint: "apps run on; `supervisor up --watch` starts anew")
+    } catch let failure as Failure {
+      failure.report()
+    }
   }
 
   private func arguments(_ files: PolicyFiles, _ session: Session) -> JSONValue {
@@ -103,7 +137,7 @@ struct Up: ParsableCommand {
         "app.await",
         .object([
           "apps": .array(changes.keys.map { .string($0) }),
-          "timeout_ms": .integer(timeout.wholeNanoseconds / 1_000_000),
+          "timeout_ms": .integer(timeout.wholeNanoseconds / 1_000_000), "ready": .bool(wait),
         ]),
         interrupt: interrupt.raw
       ) { view.take($0) }

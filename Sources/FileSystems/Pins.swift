@@ -1,0 +1,62 @@
+internal import Glibc
+internal import Linux
+
+/// Sources of a policy that somebody else than root loaded, for an engine that opens paths by itself and as root: each is opened
+/// with her rights, and what was opened is mounted at a place in our own folder. She can change what her path leads to, but not
+/// what is mounted there.
+extension MountTable {
+  /// Gives each source that the policy names a place below `folder`.
+  mutating func pinSources(below folder: String) {
+    for (index, entry) in entries.enumerated() where entry.making == nil {
+      guard case .path(let path) = entry.source else { continue }
+      entries[index].named = path
+      entries[index].source = .path("\(folder)/\(index)")
+    }
+  }
+
+  /// Mounts what is open at `place` at `path`, in place of what an earlier try left there.
+  func pin(_ place: borrowing Descriptor, at path: String) throws(MountProblem) {
+    do throws(SystemFault) {
+      var status = stat()
+      try place.withRaw { (raw) throws(SystemFault) in _ = try check("fstat", path) { fstat(raw, &status) } }
+      let parts = path.split(separator: "/")
+      let name = String(parts.last ?? "")
+      let folder = try Folder(making: "/" + parts.dropLast().joined(separator: "/"), mode: 0o700)
+      Self.unpin(path)
+      try folder.withRaw { (raw) throws(SystemFault) in
+        if status.st_mode & S_IFMT == S_IFDIR {
+          try Place.makeFolder(name, in: raw, mode: 0o700)
+        } else {
+          try Place.makeFile(name, in: raw, mode: 0o600, [])
+        }
+        let target = try Place.open(name, in: raw, [.beneath, .noLinks], noFollow: true)
+        try DetachedMount(copying: place, [.noSetuid, .noDevices], path).attach(to: target, path)
+      }
+    } catch { throw .notMade(path, reason: error.description) }
+  }
+
+  /// The pinned sources as the process `pid` sees them: false if it has another view of the mounts, and would see empty folders.
+  package func pinsAreSeen(by pid: Int32) -> Bool {
+    entries.allSatisfy { entry in
+      guard entry.named != nil, case .path(let path) = entry.source else { return true }
+      var here = stat()
+      var there = stat()
+      return stat(path, &here) == 0 && stat("/proc/\(pid)/root\(path)", &there) == 0
+        && here.st_dev == there.st_dev && here.st_ino == there.st_ino
+    }
+  }
+
+  /// Takes away all that is pinned below `folder`: a container that was started keeps its own mounts.
+  package static func unpinAll(_ folder: String) {
+    // best effort: there is none, or nothing was pinned.
+    guard let names = try? Folder(opening: folder).names() else { return }
+    for name in names { unpin("\(folder)/\(name)") }
+    rmdir(folder)
+  }
+
+  /// best effort: what is still held keeps its place until the next try, and nobody but root can reach it.
+  private static func unpin(_ path: String) {
+    while umount2(path, Int32(MNT_DETACH | UMOUNT_NOFOLLOW)) == 0 {}
+    if unlink(path) != 0 { rmdir(path) }
+  }
+}

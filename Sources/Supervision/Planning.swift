@@ -1,0 +1,31 @@
+package import Model
+package import Policies
+package import Storage
+
+/// What `up` would do to one app.
+package struct PlannedChange: Sendable {
+  package var id: AppID
+  package var change: Change
+  /// What stays set beside the file.
+  package var overrides: [StoredOverride]
+  /// Why what runs is not yet as the applied policy says.
+  package var behind: String?
+}
+
+extension Supervisor {
+  /// What applying these policies would change, for each of them; nothing is changed.
+  package func planned(_ checked: [CheckedApp], recreate: Bool = false) throws(OperationFailure) -> [PlannedChange] {
+    var planned: [PlannedChange] = []
+    for app in checked {
+      let id = app.policy.id
+      let record = apps[id]
+      let overrides = record?.overrides ?? []
+      let policy = try effective(Self.document(app.canonical), overrides, id).policy
+      var change = difference(record, policy)
+      if let record, recreate { change.kind = record.life.isAtRest ? .start : .recreate }
+      if let record, change.kind == .none, record.life.want != .running || record.life.isAtRest { change.kind = .start }
+      planned.append(PlannedChange(id: id, change: change, overrides: overrides, behind: record?.behind))
+    }
+    return planned
+  }
+}
