@@ -65,6 +65,19 @@ extension ContainerHost {
   private func refuseUnstarted(_ instance: Instance, _ proof: Attestation, _ engine: Engine) async throws(HostFailure) {
     let state = proof.details.state
     guard proof.recipe.facts.hasInit, !state.isRunning else { return }
+    let program = (proof.details.entrypoint + proof.details.command).first ?? ""
+    func unstarted(_ reason: String) -> HostFailure {
+      HostFailure(
+        reason.hasPrefix("No such file") ? .missing : .failed,
+        "\(program) of \(instance.app) could not be run: \(reason)",
+        hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
+    }
+    // The files say it for certain; the log may come late, or lose the beginning of its line.
+    if state.exitCode != 0, program.hasPrefix("/"),
+      (try? await engine.containerHasFile(instance.handle, program)) == false
+    {
+      throw unstarted("No such file or directory")
+    }
     // Podman knows the end before the log is whole, and may lose the beginning of a line that was written in parts: one that says
     // nothing of it is believed only after a moment.
     var found: Substring?
@@ -84,12 +97,7 @@ extension ContainerHost {
       if attempt > 0, said.contains(where: { !$0.isWhitespace }) { break }
     }
     guard let line = found else { return }
-    let program = (proof.details.entrypoint + proof.details.command).first ?? ""
-    let reason = line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line)
-    throw HostFailure(
-      reason.hasPrefix("No such file") ? .missing : .failed,
-      "\(program) of \(instance.app) could not be run: \(reason)",
-      hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
+    throw unstarted(line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line))
   }
 
   /// What `degrade` does not forgive: these are not limits of this host but a container that is not what was created.
