@@ -2,6 +2,8 @@
 //
 // Owns:   arguments, tables, colours, progress, exit codes (cli.md).
 // Never:  touches an app, the engine's containers or the state itself.
+// Note:   every verb's configuration says `commandName:`. Made from the type's name it would cost each start of the program four searches
+//         through all conformances of all libraries, for each verb: 3 ms in all, more than the rest of the start.
 // Next:   Session.swift (what every verb needs), Verbs/Up.swift.
 
 import ArgumentParser

@@ -8,7 +8,7 @@ internal import RPC
 /// `supervisor down`
 struct Down: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Stop apps and forget them, in reverse dependency order.",
+    commandName: "down", abstract: "Stop apps and forget them, in reverse dependency order.",
     discussion: """
       Takes apps, @STACKs, or the PATHs that were given to `up`; without any, what `up` without any would load. \
       Data stays and its place is printed, unless --data.
@@ -160,14 +160,14 @@ extension AppsVerb {
 }
 
 struct Start: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "Start apps that rest.")
+  static let configuration = CommandConfiguration(commandName: "start", abstract: "Start apps that rest.")
   @OptionGroup var common: Common
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
   func run() throws { try change("app.start", "start") }
 }
 
 struct Stop: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "Stop apps; they stay known.")
+  static let configuration = CommandConfiguration(commandName: "stop", abstract: "Stop apps; they stay known.")
   @OptionGroup var common: Common
   @OptionGroup var grace: Grace
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
@@ -175,7 +175,7 @@ struct Stop: AppsVerb {
 }
 
 struct Restart: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "End apps and start them again.")
+  static let configuration = CommandConfiguration(commandName: "restart", abstract: "End apps and start them again.")
   @OptionGroup var common: Common
   @OptionGroup var grace: Grace
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
@@ -184,7 +184,7 @@ struct Restart: AppsVerb {
 
 struct Kill: AppsVerb {
   static let configuration = CommandConfiguration(
-    abstract: "Send apps a signal; KILL, the default, reaches every process.")
+    commandName: "kill", abstract: "Send apps a signal; KILL, the default, reaches every process.")
   @OptionGroup var common: Common
   @Option(name: [.customShort("s"), .long], help: "The signal.") var signal = "KILL"
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
@@ -192,14 +192,14 @@ struct Kill: AppsVerb {
 }
 
 struct Pause: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "Freeze every process of apps.")
+  static let configuration = CommandConfiguration(commandName: "pause", abstract: "Freeze every process of apps.")
   @OptionGroup var common: Common
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
   func run() throws { try change("app.pause", "pause", waiting: false) }
 }
 
 struct Unpause: AppsVerb {
-  static let configuration = CommandConfiguration(abstract: "Let frozen apps go on.")
+  static let configuration = CommandConfiguration(commandName: "unpause", abstract: "Let frozen apps go on.")
   @OptionGroup var common: Common
   @Argument(help: "Apps, or @STACK.") var apps: [String] = []
   func run() throws { try change("app.unpause", "unpause", waiting: false) }
@@ -228,7 +228,7 @@ struct Remove: AppsVerb {
 /// `supervisor wait`
 struct Wait: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Wait until apps have ended; print each exit code, exit with the last app's.")
+    commandName: "wait", abstract: "Wait until apps have ended; print each exit code, exit with the last app's.")
   @OptionGroup var common: Common
   @Argument(help: "Apps, or @STACK.") var apps: [String]
 

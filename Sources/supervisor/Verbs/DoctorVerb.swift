@@ -11,6 +11,7 @@ internal import Scheduling
 /// `supervisor doctor`
 struct Doctor: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "doctor",
     abstract:
       "Say which limits and layers this host can enforce, proved by trying each, and how to get what is missing.",
     discussion:

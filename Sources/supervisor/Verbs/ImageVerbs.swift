@@ -6,7 +6,7 @@ internal import Model
 internal import RPC
 
 struct Images: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "List the engine's images.")
+  static let configuration = CommandConfiguration(commandName: "images", abstract: "List the engine's images.")
   @OptionGroup var common: Common
 
   func run() throws {
@@ -126,7 +126,7 @@ final class LayerView {
 }
 
 struct Pull: ImageWork {
-  static let configuration = CommandConfiguration(abstract: "Pull an image through the engine.")
+  static let configuration = CommandConfiguration(commandName: "pull", abstract: "Pull an image through the engine.")
   @OptionGroup var common: Common
   @Argument(help: "The image, NAME[:TAG].") var image: String
   func run() throws { try work("image.pull", .object(["reference": .string(image)]), "pulled") }
@@ -134,7 +134,7 @@ struct Pull: ImageWork {
 
 struct Load: ImageWork {
   static let configuration = CommandConfiguration(
-    abstract: "Load an image archive (as `docker save` makes them) into the engine.")
+    commandName: "load", abstract: "Load an image archive (as `docker save` makes them) into the engine.")
   @OptionGroup var common: Common
   @Argument(help: "The archive.", completion: .file()) var file: String
 
@@ -171,7 +171,7 @@ struct Build_: ImageWork {
 }
 
 struct Prune: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Remove images that nothing uses.")
+  static let configuration = CommandConfiguration(commandName: "prune", abstract: "Remove images that nothing uses.")
   @OptionGroup var common: Common
   @Flag(name: [.customShort("y"), .long], help: "Do not ask.") var yes = false
 

@@ -8,7 +8,7 @@ internal import RPC
 /// `supervisor exec`
 struct Exec: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Run a command inside a running app.",
+    commandName: "exec", abstract: "Run a command inside a running app.",
     discussion: """
       The command has what the app has and no more: its limits, its files, its user, its network. It ends with the app, and \
       when this program goes away.

@@ -112,7 +112,7 @@ struct List: ParsableCommand {
 /// `supervisor status APP`
 struct Status: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show one app: state, and each limit and layer as asked and in force.")
+    commandName: "status", abstract: "Show one app: state, and each limit and layer as asked and in force.")
   @OptionGroup var common: Common
   @Argument(help: "The app.")
   var app: String
@@ -180,7 +180,8 @@ extension Status {
 
 /// `supervisor events`
 struct Events: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Print what happened, and with -f what happens.")
+  static let configuration = CommandConfiguration(
+    commandName: "events", abstract: "Print what happened, and with -f what happens.")
   @OptionGroup var common: Common
   @Flag(name: [.customShort("f"), .long], help: "Go on as things happen.")
   var follow = false
@@ -216,7 +217,7 @@ struct Events: ParsableCommand {
 
 /// `supervisor logs`
 struct Logs: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Print what apps wrote.")
+  static let configuration = CommandConfiguration(commandName: "logs", abstract: "Print what apps wrote.")
   @OptionGroup var common: Common
   @Flag(name: [.customShort("f"), .long], help: "Go on as more is written, over restarts too.")
   var follow = false

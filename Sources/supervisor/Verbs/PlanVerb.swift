@@ -7,7 +7,7 @@ internal import RPC
 /// `supervisor plan`
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show what `up` would change, and why.",
+    commandName: "plan", abstract: "Show what `up` would change, and why.",
     discussion: """
       Compares policy files with what is applied, and says for each app what `up` would do: nothing, start it, change it in place \
       (it runs on), restart it, recreate it, or create it, with every field that differs. What was set with `supervisor set` is \

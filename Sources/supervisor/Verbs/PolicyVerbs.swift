@@ -119,7 +119,7 @@ struct PolicyShow: ParsableCommand {
 /// `supervisor config`
 struct Config: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Print policies as they are understood: canonical names, variables resolved.",
+    commandName: "config", abstract: "Print policies as they are understood: canonical names, variables resolved.",
     discussion: "Reads files without a daemon; --applied APP prints the copy that is in force.")
   @OptionGroup var common: Common
   @Option(help: ArgumentHelp("The applied copy of an app.", valueName: "app")) var applied: String?
@@ -153,7 +153,7 @@ struct Config: ParsableCommand {
 /// `supervisor explain`
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say in words what a policy file will do, or how an app is and why.",
+    commandName: "explain", abstract: "Say in words what a policy file will do, or how an app is and why.",
     discussion: "A path is explained without a daemon, an app by the daemon.")
   @OptionGroup var common: Common
   @Option(

@@ -9,6 +9,7 @@ internal import RPC
 /// `supervisor run`
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "run",
     abstract: "Run an image, a policy file, or another instance of an app once, and say what it cost.",
     discussion: """
       An IMAGE runs under `standard`; an APP or a FILE (also one with `template: true`) as its policy says, under a name of its \
@@ -252,7 +253,7 @@ struct OneRun {
 /// `supervisor attach`
 struct Attach: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show what an app writes from now on.",
+    commandName: "attach", abstract: "Show what an app writes from now on.",
     discussion: """
       Ctrl-C leaves it running. An app has no standard input to be attached to: what reads it gets its end at once, in a \
       container as in a sandbox. To type into an app, run a command in it: `supervisor exec -it APP sh`.

@@ -8,7 +8,7 @@ internal import Model
 /// `supervisor enable`
 struct Enable: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Start the daemon at boot, through systemd.",
+    commandName: "enable", abstract: "Start the daemon at boot, through systemd.",
     discussion: """
       Writes appsupervisor.service (as root the system's, else your own) and enables it. Where there is no systemd nothing is \
       written, and you are told what to start at boot instead. A unit that was changed by hand is not replaced without --force.
@@ -56,7 +56,7 @@ struct Enable: ParsableCommand {
 /// `supervisor disable`
 struct Disable: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "No longer start the daemon at boot.",
+    commandName: "disable", abstract: "No longer start the daemon at boot.",
     discussion: "The daemon that runs goes on, unless --now ends it; apps run on in either case.")
   @OptionGroup var common: Common
   @Flag(help: "End the daemon, too; apps run on.") var now = false

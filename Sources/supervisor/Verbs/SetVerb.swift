@@ -52,7 +52,7 @@ struct SetVerb: ParsableCommand {
 /// `supervisor unset`
 struct Unset: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Take back what was set beside an app's policy file; all of it without a KEY.")
+    commandName: "unset", abstract: "Take back what was set beside an app's policy file; all of it without a KEY.")
   @OptionGroup var common: Common
   @Argument(help: "The app.") var app: String
   @Argument(help: "Keys.") var keys: [String] = []

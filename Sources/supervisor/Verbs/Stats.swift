@@ -7,7 +7,7 @@ internal import Model
 /// `supervisor stats`
 struct Stats: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show what apps use, as it changes.",
+    commandName: "stats", abstract: "Show what apps use, as it changes.",
     discussion: """
       CPU is in percent of one core. THROTTLED is the share of time in which an app was held back at its `cpus` limit. \
       PRESSURE is the share of the last ten seconds in which some of its tasks waited for cpu/memory/disk, where the kernel \
@@ -108,7 +108,8 @@ struct Stats: ParsableCommand {
 
 /// `supervisor top`
 struct Top: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "List the processes of an app, as the host sees them.")
+  static let configuration = CommandConfiguration(
+    commandName: "top", abstract: "List the processes of an app, as the host sees them.")
   @OptionGroup var common: Common
   @Argument(help: "The app.")
   var app: String
@@ -138,7 +139,7 @@ struct Top: ParsableCommand {
 /// `supervisor port`
 struct Port: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Print where the ports of an app are.",
+    commandName: "port", abstract: "Print where the ports of an app are.",
     discussion: "With PORT only that one, as docker prints it: HOST:PORT.")
   @OptionGroup var common: Common
   @Argument(help: "The app.")
@@ -181,6 +182,7 @@ extension String {
 /// `supervisor inspect`
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
+    commandName: "inspect",
     abstract: "Print all that is known of apps, as JSON: state, limits and layers, usage, the applied policy.")
   @OptionGroup var common: Common
   @Argument(help: "Apps.")

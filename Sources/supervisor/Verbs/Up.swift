@@ -9,7 +9,7 @@ internal import RPC
 /// `supervisor up`
 struct Up: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Load policies and make them run.",
+    commandName: "up", abstract: "Load policies and make them run.",
     discussion: """
       PATH is a policy file or a folder of them; without one, ./policies if it is there, else the instance's config folder. \
       A daemon is started if none runs. All files are checked before anything changes. Without -d the logs are followed: \
