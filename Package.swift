@@ -63,7 +63,7 @@ let package = Package(
 
     // 3: a policy's sandbox as a launch plan, its filter as a program; what runs, and what happens next.
     area("Sandboxing", ["Model", "Linux", "FileSystems"]),
-    area("Seccomp", ["Linux", "Sandboxing", "CSeccomp"]),
+    area("Seccomp", ["Sandboxing", "CSeccomp"]),
     area(
       "Supervision",
       [

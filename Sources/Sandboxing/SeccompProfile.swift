@@ -19,6 +19,8 @@ package struct SeccompProfile: Sendable, Equatable {
       case equal(UInt64)
       /// The bits of `mask` are `value`.
       case masked(UInt64, UInt64)
+      /// The lower 32 bits are none of these. At most one in a rule.
+      case noneOf([UInt32])
     }
     package init(_ index: Int64, _ comparison: Comparison) {
       self.index = index
@@ -112,8 +114,21 @@ package struct SeccompProfile: Sendable, Equatable {
   package var json: JSONValue {
     .object([
       "defaultAction": "SCMP_ACT_ERRNO", "architectures": [.string(architecture.rawValue)],
-      "syscalls": .array(rules.map(Self.json)),
+      "syscalls": .array(rules.flatMap(Self.spelledOut).map(Self.json)),
     ])
+  }
+
+  /// Engines have no "is none of": the same as rules that compare bits.
+  private static func spelledOut(_ rule: Rule) -> [Rule] {
+    for (place, argument) in rule.arguments.enumerated() {
+      guard case .noneOf(let excluded) = argument.comparison else { continue }
+      return allBut(excluded).map { comparison in
+        var one = rule
+        one.arguments[place].comparison = comparison
+        return one
+      }
+    }
+    return [rule]
   }
 
   private static func json(_ rule: Rule) -> JSONValue {
@@ -132,6 +147,7 @@ package struct SeccompProfile: Sendable, Equatable {
           "index": .integer(argument.index), "value": .count(mask), "valueTwo": .count(value),
           "op": "SCMP_CMP_MASKED_EQ",
         ])
+      case .noneOf: preconditionFailure("spelled out before")
       }
     }
     return .object([
@@ -169,6 +185,7 @@ package struct SeccompProfile: Sendable, Equatable {
         return switch argument.comparison {
         case .equal(let wanted): value == wanted
         case .masked(let mask, let wanted): value & mask == wanted
+        case .noneOf(let excluded): !excluded.contains(UInt32(truncatingIfNeeded: value))
         }
       }
       if holds { return rule.action }

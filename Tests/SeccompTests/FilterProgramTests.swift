@@ -82,7 +82,7 @@ struct FilterProgramTests {
     ])
   func agrees(_ profile: SeccompProfile) throws {
     var machine = Machine(try FilterProgram.compile(profile))
-    #expect(machine.steps.count < 4096)
+    #expect(machine.steps.count < 400, "\(machine.steps.count) instructions: each costs every start of an app")
     var names = Set(profile.rules.flatMap(\.names))
     names.formUnion([
       "io_uring_setup", "mount", "bpf", "ptrace", "unshare", "setns", "keyctl", "userfaultfd", "init_module",
@@ -119,10 +119,10 @@ struct FilterProgramTests {
     // What a tracer writes to skip a call.
     #expect(try machine.run(architecture: Self.architecture, number: .max, []) == 0x0005_0001)
     #expect(try machine.run(architecture: 0x4000_0003, number: 11, []) == 0x8000_0000)
-    // Every instruction had its turn but the library's last, which nothing leads to, and which kills.
+    // Every instruction had its turn.
     for number in 0..<UInt32(600) { _ = try machine.run(architecture: Self.architecture, number: number, []) }
     let unseen = machine.steps.indices.filter { !machine.covered.contains($0) }
-    #expect(unseen == [machine.steps.count - 1] && machine.steps.last?.value == 0x8000_0000)
+    #expect(unseen.isEmpty, "\(unseen)")
   }
 
   @Test("the numbers given here are the library's, where it knows them") func numbers() {
