@@ -47,6 +47,7 @@ package struct APIVersion: Sendable, Hashable, Comparable, CustomStringConvertib
 /// each is cancelled with its task. Everything is of API v1.41 unless it says otherwise.
 package struct Engine: Sendable {
   let transport: Transport
+  let imageHealthchecks = ImageHealthchecks()
   package let endpoint: EngineEndpoint
   /// Which program answers.
   package let flavour: EngineFlavour

@@ -1,4 +1,5 @@
 internal import Model
+internal import Synchronization
 
 /// A build: `POST /build` with a tar of its context.
 package struct BuildSpec: Sendable, CustomStringConvertible, CustomReflectable {
@@ -37,8 +38,13 @@ extension Engine {
     request.limit = transport.limits.listing
     var details = ImageDetails(try await document(request))
     guard differences.hidesImageHealthcheck, details.healthcheck == nil else { return details }
-    request.path = "/v4.0.0/libpod\(path(image, "/json"))"
+    if let known = imageHealthchecks.of(details.id) {
+      details.healthcheck = known
+      return details
+    }
+    request.path = "/v4.0.0/libpod\(path(details.id, "/json"))"
     details.healthcheck = try await document(request)["Healthcheck"].flatMap { Healthcheck(image: $0) }
+    imageHealthchecks.keep(details.healthcheck, of: details.id)
     return details
   }
 
@@ -177,5 +183,20 @@ extension Engine {
       return Progress(json)
     }
     return ProgressStream(bytes, decoder)
+  }
+}
+
+/// The checks that images ask for, by image id: what an id names never changes, so each is asked for once.
+final class ImageHealthchecks: Sendable {
+  private let known = Mutex<[String: Healthcheck?]>([:])
+
+  /// Nil: not known; a nil in it: the image asks for none.
+  func of(_ id: String) -> Healthcheck?? { known.withLock { $0[id] } }
+
+  func keep(_ check: Healthcheck?, of id: String) {
+    known.withLock {
+      if $0.count >= 256 { $0.removeAll() }
+      $0[id] = .some(check)
+    }
   }
 }

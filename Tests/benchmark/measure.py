@@ -841,7 +841,7 @@ class OurCrowd(Crowd):
         # The daemon runs before the clock starts only where the peer's does; here, as for the peers, it starts with the apps.
         for index, token in enumerate(self.tokens):
             self.one.policy(f"app{index}", ["/out/" + token], restart="always",
-                            restart_policy={"delay": "10ms", "max_attempts": 100})
+                            restart_policy={"delay": "0s", "max_attempts": 100})
         begun = now()
         self.one.up(self.one.policies)
         self.up_ms = (self.bench.notes.wait_all(self.tokens) - begun) / 1e6
