@@ -283,20 +283,32 @@ final class Shim {
 
   private func drain(_ stream: LogRecord.Stream) {
     // A writer of small pieces would otherwise have each of them moved and recorded alone: at most one round a millisecond. One
-    // whose pipe is filling does not wait.
-    let pause = lastDrain + 1_000_000 - Clock.monotonic()
-    if pause > 0, !isFilling(stream) { usleep(UInt32(pause / 1000)) }
+    // whose pipe would be half full before that is not kept waiting.
+    sleep(until: Self.firstLook)
+    let sinceLast = Clock.monotonic() - lastDrain
+    let waiting = Int64(pipe(of: stream)?.withRaw { Pipe.waiting($0) } ?? 0)
+    sleep(until: waiting > 0 ? min(Self.longestWait, sinceLast * Self.halfFull / waiting) : Self.longestWait)
     drainOnce(stream)
     lastDrain = Clock.monotonic()
   }
 
-  private func isFilling(_ stream: LogRecord.Stream) -> Bool {
-    let pipe = stream == .output ? child?.output : child?.errors
-    return pipe?.withRaw { Pipe.waiting($0) >= 1 << 18 } ?? false
+  /// Nanoseconds since the last round. Sooner than the first look, how fast a pipe fills cannot be told.
+  private static let firstLook: Int64 = 150_000
+  private static let longestWait: Int64 = 1_000_000
+  /// Bytes; a timer is late by 50 µs, in which a fast writer fills a good part of the rest.
+  private static let halfFull: Int64 = 1 << 19
+
+  private func sleep(until sinceLast: Int64) {
+    let pause = lastDrain + sinceLast - Clock.monotonic()
+    if pause > 20_000 { usleep(UInt32(pause / 1000)) }
+  }
+
+  private func pipe(of stream: LogRecord.Stream) -> SharedDescriptor? {
+    stream == .output ? child?.output : child?.errors
   }
 
   private func drainOnce(_ stream: LogRecord.Stream) {
-    guard let child, let pipe = stream == .output ? child.output : child.errors else { return }
+    guard let child, let pipe = pipe(of: stream) else { return }
     if case .end = pipe.withRaw({ log?.drain($0, stream) ?? .end }) {
       if stream == .output { child.output = nil } else { child.errors = nil }
     }
