@@ -278,7 +278,15 @@ extension Supervisor {
   /// `untilReady`: a running app is there only once it is ready and healthy.
   package func progress(of id: AppID, untilReady: Bool = false) -> Progress {
     guard let record = apps[id] else { return .done }
-    if record.life.want != .running { return record.life.isAtRest ? .done : .underWay }
+    if record.life.want != .running {
+      if record.life.isAtRest { return .done }
+      // Its processes were killed through the kernel; the rest is for a runtime that may be away for long.
+      switch record.life.stage {
+      case .killing, .clearing:
+        return trouble[record.runtime].map { .stuck("\($0); it goes on when that answers again") } ?? .underWay
+      default: return .underWay
+      }
+    }
     switch record.life.stage {
     case .running: return record.life.shouldStop || untilReady && !isReady(record) ? .underWay : .done
     case .resting:

@@ -54,4 +54,27 @@ struct EngineAwayTests {
       }
     }
   }
+
+  @Test(
+    "what is to go while the engine is away is killed by the kernel; down says what is left to do, and it is done later",
+    arguments: Rig.available)
+  func down(_ rig: Rig) throws {
+    try rig.with { instance in
+      let mark = Int.random(in: 1_000_000...99_000_000)
+      let place = try #require(Place(rawValue: rig.rawValue))
+      try instance.write("far", place.policy("far", mark))
+      #expect(instance.up().code == 0)
+      try engines("kill", rig)
+      var isBack = false
+      defer { if !isBack { try? engines("start", rig) } }
+      #expect(instance.wait("far") { $0["reason"]?.stringValue?.isEmpty == false } != nil)
+      let down = instance.run("down", "-t", "1", "far", within: 30)
+      #expect(down.code == 1 && down.err.contains("goes on when that answers again"), "\(down.code) \(down.err)")
+      eventually("it runs no more") { !Process.all.contains { Process.command($0) == ["/bin/sleep", "\(mark)"] } }
+      try engines("start", rig)
+      isBack = true
+      eventually("it is gone", seconds: 30) { instance.app("far") == nil }
+      #expect(rig.containers(of: try #require(instance.id)).isEmpty)
+    }
+  }
 }
