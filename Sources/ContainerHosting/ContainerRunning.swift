@@ -65,39 +65,32 @@ extension ContainerHost {
   private func refuseUnstarted(_ instance: Instance, _ proof: Attestation, _ engine: Engine) async throws(HostFailure) {
     let state = proof.details.state
     guard proof.recipe.facts.hasInit, !state.isRunning else { return }
-    let program = (proof.details.entrypoint + proof.details.command).first ?? ""
-    func unstarted(_ reason: String) -> HostFailure {
-      HostFailure(
-        reason.hasPrefix("No such file") ? .missing : .failed,
-        "\(program) of \(instance.app) could not be run: \(reason)",
-        hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
-    }
-    // The files say it for certain; the log may come late, or lose the beginning of its line.
-    if state.exitCode != 0, program.hasPrefix("/"),
-      (try? await engine.containerHasFile(instance.handle, program)) == false
-    {
-      throw unstarted("No such file or directory")
-    }
-    // Podman knows the end before the log is whole, and may lose the beginning of a line that was written in parts: one that says
-    // nothing of it is believed only after a moment.
-    var found: Substring?
-    for attempt in 0..<6 where found == nil {
+    // The init's own codes; with any other the app has run.
+    guard [1, 126, 127].contains(state.exitCode) else { return }
+    // What it says is the first that this container's log holds. From the beginning, because podman's tail loses the start of a
+    // line that was written in parts; and again for a while, because podman knows the end before the log is there. The container's
+    // files would tell too, but asking the engine for them makes it walk paths that an app has laid out.
+    var said = ""
+    for attempt in 0..<12 where said.isEmpty || !said.contains("\n") {
       if attempt > 0 { try? await Task.sleep(for: .milliseconds(40)) }
-      var said = ""
-      do {
-        let output = try await engine.containerLogs(instance.handle, LogsQuery(tail: 16), terminal: false)
-        for try await piece in output { said += piece.text }
-      } catch {
-        return
-      }
-      found = said.split(separator: "\n").last {
-        $0.hasPrefix("[FATAL tini") || $0.hasPrefix("ERROR (catatonit") || $0.contains("failed to exec pid1:")
-      }
-      // It has said something else, twice: the app's own words.
-      if attempt > 0, said.contains(where: { !$0.isWhitespace }) { break }
+      said = (try? await beginning(of: instance, engine)) ?? ""
     }
-    guard let line = found else { return }
-    throw unstarted(line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line))
+    let line = said.prefix { $0 != "\n" }
+    guard line.hasPrefix("[FATAL tini") || line.hasPrefix("ERROR (catatonit") else { return }
+    let program = (proof.details.entrypoint + proof.details.command).first ?? ""
+    let reason = line.split(separator: ":").last.map { String($0.drop { $0 == " " }) } ?? String(line)
+    throw HostFailure(
+      reason.hasPrefix("No such file") ? .missing : .failed,
+      "\(program) of \(instance.app) could not be run: \(reason)",
+      hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
+  }
+
+  private func beginning(of instance: Instance, _ engine: Engine) async throws(EngineFailure) -> String {
+    var said = ""
+    let output = try await engine.containerLogs(instance.handle, LogsQuery(), terminal: false)
+    var pieces = output.makeAsyncIterator()
+    while said.utf8.count < 4096, let piece = try await pieces.next(isolation: #isolation) { said += piece.text }
+    return said
   }
 
   /// What `degrade` does not forgive: these are not limits of this host but a container that is not what was created.

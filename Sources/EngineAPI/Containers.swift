@@ -141,19 +141,6 @@ extension Engine {
     return ContainerDetails(try await document(request))
   }
 
-  /// `HEAD /containers/{id}/archive`: whether the container's own files hold this path, also when it does not run.
-  package func containerHasFile(_ id: String, _ path: String) async throws(EngineFailure) -> Bool {
-    var request = request(.head, "/containers/\(Request.encode(id))/archive", "look at \(path) of container \(id)")
-    request.query = [("path", path)]
-    do throws(EngineFailure) {
-      _ = try await transport.call(request)
-      return true
-    } catch {
-      if case .notFound = error { return false }
-      throw error
-    }
-  }
-
   /// `GET /containers/json`: running ones, or all.
   package func listContainers(all: Bool = true, _ filters: Filters = Filters()) async throws(EngineFailure)
     -> [ContainerSummary]
