@@ -109,6 +109,7 @@ package final class ContainerHost: AppHost {
 
   package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
     let engine = try await link.engine()
+    try await refuseGated()
     return try await turnstile.pass { () throws(HostFailure) in
       try await self.createOne(launch, engine)
     }

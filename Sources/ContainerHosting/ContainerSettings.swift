@@ -13,6 +13,8 @@ package struct ContainerSettings: Sendable {
   package var externalNetworks: Set<String> = []
   /// Apps whose containers may run as a host uid below the range.
   package var unsafeHostUIDs: Set<AppID> = []
+  /// Which engines are good enough.
+  package var gate = EngineGate()
   /// Creates and starts at a time; four is where more brings nothing (measured on docker).
   package var width = 4
   /// How long one engine call may take before the app counts as stuck behind the engine.

@@ -197,6 +197,8 @@ struct Composition {
     settings.externalVolumes = configuration.externalVolumes
     settings.externalNetworks = configuration.externalNetworks
     settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })
+    settings.gate = EngineGate(
+      refused: configuration.engineGate.refuse, acceptsDegraded: configuration.engineGate.acceptDegraded)
     hosts[.container] = try ContainerHost(settings, on: loop)
     return hosts
   }

@@ -30,9 +30,11 @@ struct EngineParts: DaemonParts {
     let socket = JSONValue.string(access.endpoint.socket)
     do throws(HostFailure) {
       let facts = try await containers.engineFacts()
+      let verdict = try await containers.verdict()
       return .object([
         "choice": .string(choice), "name": .string(facts.flavour), "version": .string(facts.version),
         "api": .string(facts.apiVersion), "socket": socket, "components": .array(facts.components.map { .string($0) }),
+        "gate": .string(verdict.name), "gate_reasons": .array(verdict.reasons.map { .string($0) }),
       ])
     } catch {
       return .object([

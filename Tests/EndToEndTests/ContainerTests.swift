@@ -204,4 +204,23 @@ struct ContainerTests {
       for app in ["never", "remote", "program"] { #expect(instance.app(app)?["state"] == "failed", "\(app)") }
     }
   }
+
+  @Test(
+    "an engine that the configuration refuses starts nothing; doctor says what it is worth", arguments: Rig.available)
+  func gate(_ rig: Rig) throws {
+    try rig.with { instance in
+      let name = rig.rawValue
+      try FileManager.default.createDirectory(atPath: "\(instance.root)/config", withIntermediateDirectories: true)
+      try "engine_gate: {refuse: [\(name)]}\n".write(
+        toFile: "\(instance.root)/config/config.yaml", atomically: true, encoding: .utf8)
+      let file = try instance.write("a", "id: a\nimage: \(Rig.image)\nentry: [/bin/sleep, \"1000\"]\n")
+      let up = instance.run("up", "-d", "--wait", "--engine", instance.engine, file)
+      #expect(
+        up.code == 1 && up.err.contains("\(name) is refused by engine_gate") && up.err.contains("change engine_gate"),
+        "\(up.err)")
+      #expect(rig.containers(of: try #require(instance.id)).isEmpty)
+      let doctor = instance.run("doctor")
+      #expect(doctor.out.contains("is refused: \(name) is refused by engine_gate"), "\(doctor.out)")
+    }
+  }
 }

@@ -198,10 +198,25 @@ struct Examination {
   mutating func daemon(_ daemon: Daemon) {
     // best effort: it may not run.
     if let client = try? daemon.connect(), let version = try? client.call("version") {
+      if let engine = version["engine"] { gate(engine) }
       add("daemon", "this instance", .available, "pid \(version["pid"]?.integerValue ?? 0), \(daemon.folders.socket)")
     } else {
       add(
         "daemon", "this instance", .absent, "not running (\(daemon.folders.socket))", fix: "`supervisor up` starts it")
+    }
+  }
+
+  /// What the daemon thinks of its engine's version and of the programs behind it.
+  private mutating func gate(_ engine: JSONValue) {
+    guard let name = engine["name"]?.stringValue, let verdict = engine["gate"]?.stringValue else { return }
+    let about = "\(name) \(engine["version"]?.stringValue ?? "")"
+    let reasons = (engine["gate_reasons"]?.arrayValue ?? []).compactMap(\.stringValue)
+    guard verdict != "trusted" else { return add("engines", "versions", .available, "\(about): trusted") }
+    for reason in reasons {
+      add(
+        "engines", "versions", .missing, "\(about) is \(verdict): \(reason)",
+        fix: verdict == "refused"
+          ? "upgrade it, or change engine_gate in config.yaml" : "upgrade it; engine_gate in config.yaml can refuse it")
     }
   }
 
