@@ -111,9 +111,9 @@ extension AppCgroup {
 
   /// Without swap on the host a swap limit is in force by itself, whether or not the kernel can count swap.
   static var hostHasSwap: Bool {
-    guard let text = try? File.text("/proc/meminfo") else { return true }
-    guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix("SwapTotal:") }) else { return false }
-    return !line.hasSuffix(" 0 kB")
+    guard let text = try? File.text("/proc/swaps") else { return true }
+    // A heading, and a line for each.
+    return text.utf8.count { $0 == UInt8(ascii: "\n") } > 1
   }
 
   static func rates(_ block: Limits.BlockLimits) -> [(

@@ -15,8 +15,11 @@ enum Attestation {
   /// Every layer and limit as asked and as in force, from `/proc/PID` and the cgroup's files.
   static func check(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
     let policy = launch.policy
-    var reports = layers(facts, launch, group)
-    reports += walls(facts, policy)
+    let status = living(facts.pid)
+    var reports: [LayerReport] = []
+    if let status, let expected = try? LaunchPlan.identity(of: launch) {
+      reports = layers(facts.pid, status, expected, launch, group) + walls(facts, status, policy)
+    }
     if let root = root(facts, asked: policy.readOnlyRoot) { reports.append(root) }
     return reports + group.readBack(policy.limits, share: CPUShare(policy))
   }
@@ -28,8 +31,8 @@ enum Attestation {
   {
     guard var expected = try? LaunchPlan.identity(of: launch) else { return [] }
     if let ids { (expected.uid, expected.gid) = (ids.uid, ids.gid) }
-    var reports = layers(pid, expected, launch, group)
-    guard !reports.isEmpty else { return [] }
+    guard let status = living(pid) else { return [] }
+    var reports = layers(pid, status, expected, launch, group)
     let foreign = NamespaceKinds.files.filter { kind, name in
       let own = try? Place.link("/proc/\(pid)/ns/\(name)")
       return own == nil || own != (try? Place.link("/proc/\(facts.init1)/ns/\(name)"))
@@ -42,26 +45,20 @@ enum Attestation {
     return merge(reports)
   }
 
-  private static func layers(_ facts: RunningFacts, _ launch: Launch, _ group: AppCgroup) -> [LayerReport] {
-    guard let expected = try? LaunchPlan.identity(of: launch) else { return [] }
-    return layers(facts.pid, expected, launch, group)
-  }
-
-  private static func layers(_ pid: Int32, _ expected: LaunchPlan.Identity, _ launch: Launch, _ group: AppCgroup)
-    -> [LayerReport]
-  {
+  private static func layers(
+    _ pid: Int32, _ status: [String: String], _ expected: LaunchPlan.Identity, _ launch: Launch, _ group: AppCgroup
+  ) -> [LayerReport] {
     let process = "/proc/\(pid)"
-    guard let status = living(pid) else { return [] }
     let base = expected.namespaces.contains(.user) ? launch.uidBase : 0
     let uid = String(base + expected.uid)
     let gid = String(base + expected.gid)
     var reports = [
-      compare("ids", [uid, uid, uid, uid].joined(separator: " "), words(field("Uid", status))),
-      compare("ids", [gid, gid, gid, gid].joined(separator: " "), words(field("Gid", status))),
-      compare("capabilities", hex(expected.capabilities), field("CapEff", status)),
-      compare("capabilities", hex(expected.bounding), field("CapBnd", status)),
+      compare("ids", [uid, uid, uid, uid].joined(separator: " "), words(status["Uid"])),
+      compare("ids", [gid, gid, gid, gid].joined(separator: " "), words(status["Gid"])),
+      compare("capabilities", hex(expected.capabilities), status["CapEff"]),
+      compare("capabilities", hex(expected.bounding), status["CapBnd"]),
     ]
-    if expected.noNewPrivileges { reports.append(compare("no-new-privileges", "1", field("NoNewPrivs", status))) }
+    if expected.noNewPrivileges { reports.append(compare("no-new-privileges", "1", status["NoNewPrivs"])) }
     reports += namespaces(process, expected.namespaces)
     reports.append(membership(process, launch, group))
     return merge(reports)
@@ -69,13 +66,12 @@ enum Attestation {
 
   /// The filter by the kernel's word. The kernel tells nobody of Landlock: that it is in force says the shim, which starts nothing
   /// without it.
-  private static func walls(_ facts: RunningFacts, _ policy: Policy) -> [LayerReport] {
-    guard let status = living(facts.pid) else { return [] }
+  private static func walls(_ facts: RunningFacts, _ status: [String: String], _ policy: Policy) -> [LayerReport] {
     var reports: [LayerReport] = []
     if SeccompProfile(policy) == nil {
       reports.append(LayerReport(name: "seccomp", asked: nil, effective: nil, status: .notAsked))
     } else {
-      reports.append(compare("seccomp", "2", field("Seccomp", status)))
+      reports.append(compare("seccomp", "2", status["Seccomp"]))
     }
     guard policy.preset != .privileged else {
       return reports + [LayerReport(name: "landlock", asked: nil, effective: nil, status: .notAsked)]
@@ -90,10 +86,16 @@ enum Attestation {
   }
 
   /// What the kernel says of a process; nil for one that is gone or has ended: nothing runs that could lack a layer.
-  private static func living(_ pid: Int32) -> String? {
-    guard let status = try? File.text("/proc/\(pid)/status"), let state = field("State", status),
-      !state.hasPrefix("Z"), !state.hasPrefix("X")
-    else { return nil }
+  private static func living(_ pid: Int32) -> [String: String]? {
+    guard let text = try? File.text("/proc/\(pid)/status") else { return nil }
+    // By bytes: this is read at every start.
+    var status: [String: String] = [:]
+    for line in text.utf8.split(separator: UInt8(ascii: "\n")) {
+      guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { continue }
+      let value = line[line.index(after: colon)...].drop { $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: " ") }
+      status[String(Substring(line[..<colon]))] = String(Substring(value))
+    }
+    guard let state = status["State"], !state.hasPrefix("Z"), !state.hasPrefix("X") else { return nil }
     return status
   }
 
@@ -153,11 +155,6 @@ enum Attestation {
       if merged[index].status == .enforced, report.status == .missing { merged[index] = report }
     }
     return merged
-  }
-
-  private static func field(_ name: String, _ status: String) -> String? {
-    let line = status.split(separator: "\n").first { $0.hasPrefix("\(name):") }
-    return line.map { String($0.dropFirst(name.utf8.count + 1).drop { $0 == "\t" || $0 == " " }) }
   }
 
   private static func words(_ text: String?) -> String? {
