@@ -3,6 +3,7 @@ internal import Client
 internal import Glibc
 internal import Linux
 internal import Model
+internal import Policies
 internal import RPC
 
 /// A verb's failure: what is printed, and the exit code.
@@ -176,13 +177,7 @@ enum Environment {
   }
 
   /// `path` from the root, `.` and `..` resolved by text.
-  static func absolute(_ path: String, in folder: String) -> String {
-    var parts: [Substring] = []
-    for part in (path.hasPrefix("/") ? path : "\(folder)/\(path)").split(separator: "/") where part != "." {
-      if part == ".." { _ = parts.popLast() } else { parts.append(part) }
-    }
-    return "/" + parts.joined(separator: "/")
-  }
+  static func absolute(_ path: String, in folder: String) -> String { absolutePath(path, in: folder) }
 
   /// Where this program's file is.
   static func programFolder() -> String {
