@@ -106,6 +106,7 @@ let package = Package(
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
     tests("EndToEndTests", ["Model"]),
+    tests("AdversarialTests", ["Model", "Linux", "FileSystems", "Sandboxing", "Seccomp"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),
     tests(

@@ -114,11 +114,28 @@ struct Attestation {
       row("oom_score_adj", String(policy.limits.oomScoreAdjustment), String(process.oomScoreAdjustment)),
       row("cgroup", "below \(cgroup.path)", place(process), same: isInside(process)),
     ]
+    reports += namespaces(process)
     if let identity = identity(process) { reports.append(identity) }
     if let groups = groups(process) { reports.append(groups) }
     reports += limits(process)
     reports += mounts(process)
     return reports
+  }
+
+  /// What inspect says of namespaces is what was asked for; the kernel says which they are.
+  private func namespaces(_ process: ProcessFacts) -> [LayerReport] {
+    var shared = process.sharedNamespaces
+    let showsGroups = shared.remove("cgroup") != nil
+    if policy.network.mode == .host { shared.remove("net") }
+    return [
+      row(
+        "namespaces", "its own", shared.isEmpty ? "its own" : "the host's: \(shared.sorted().joined(separator: " "))"),
+      // Podman makes none where groups are of the first version. What shows is names: nothing of the groups can be opened.
+      LayerReport(
+        name: "cgroup namespace", asked: nil, effective: showsGroups ? nil : "its own",
+        status: showsGroups ? .notAsked : .enforced,
+        note: showsGroups ? "the engine made none: the app sees the names of its groups" : nil),
+    ]
   }
 
   private static func list(_ names: [String]) -> String { names.isEmpty ? "none" : names.joined(separator: " ") }
@@ -199,7 +216,7 @@ struct Attestation {
     {
       reports.append(row("mounts", "none but the policy's", "writable memory at \(mount.target)", same: false))
     }
-    for path in ["/proc/kcore", "/proc/keys", "/sys/firmware", "/proc/timer_list"] where !isMasked(path, process) {
+    for path in Recipe.maskedPaths where !isMasked(path, process) {
       reports.append(row("mask \(path)", "hidden", "visible"))
     }
     return reports

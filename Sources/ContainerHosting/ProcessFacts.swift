@@ -22,6 +22,8 @@ struct ProcessFacts: Equatable {
   var limits: [String: (soft: String, hard: String)]
   var mounts: [Mounted]
   var oomScoreAdjustment: Int32
+  /// Those of its namespaces that are this process's own too, by their names in /proc/PID/ns.
+  var sharedNamespaces: Set<String> = []
   private let pid: Int32
 
   /// Where a target is in the process's root: an image may have links on the way, as /var/run to /run, and the runtime follows them.
@@ -58,6 +60,11 @@ struct ProcessFacts: Equatable {
       let score = try? File.text("/proc/\(pid)/oom_score_adj")
     else { return nil }
     self.init(status: status, cgroup: groups, limits: limits, mountInfo: mounts, oomScore: score, pid: pid)
+    for name in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+      // best effort: a link that cannot be read is that of a process that has ended.
+      guard let theirs = try? Place.link("/proc/\(pid)/ns/\(name)") else { continue }
+      if theirs == (try? Place.link("/proc/self/ns/\(name)")) { sharedNamespaces.insert(name) }
+    }
   }
 
   init?(status: String, cgroup: String, limits limitText: String, mountInfo: String, oomScore: String, pid: Int32 = 0) {

@@ -29,7 +29,8 @@ struct Recipe {
   static let maskedPaths = [
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/proc/kallsyms", "/sys/firmware",
-    "/sys/devices/virtual/powercap", "/sys/fs/cgroup",
+    "/sys/devices/virtual/powercap", "/sys/fs/cgroup", "/sys/kernel/vmcoreinfo", "/sys/kernel/notes",
+    "/sys/kernel/boot_params",
   ]
   static let readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys"]
 

@@ -57,6 +57,18 @@ package enum Privileges {
     try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(resource, soft, hard) }
   }
 
+  /// Whether a process whose oom_score_adj this one raises cannot lower it again. The kernel remembers the least value a process may
+  /// go back to only when the writer has CAP_SYS_RESOURCE in the host's own user namespace, which a root in a container or a
+  /// virtual machine may lack (fs/proc/base.c, `oom_score_adj_min`). False also when /proc cannot be read.
+  package static var keepsOutOfMemoryScore: Bool {
+    guard let status = try? File.text("/proc/self/status"), let map = try? File.text("/proc/self/uid_map"),
+      let line = status.split(separator: "\n").first(where: { $0.hasPrefix("CapEff:") }),
+      let held = UInt64(line.dropFirst("CapEff:".count).drop { $0 == "\t" }, radix: 16)
+    else { return false }
+    let isHostRoot = map.split { $0 == " " || $0 == "\n" } == ["0", "0", "4294967295"]
+    return isHostRoot && held >> 24 & 1 == 1
+  }
+
   /// No signal is blocked from now on.
   package static func unblockSignals() throws(SystemFault) { try checkShim("sigprocmask") { cl_unblock_signals() } }
 
@@ -73,8 +85,6 @@ package enum Privileges {
   package static func newSession() throws(SystemFault) { try check("setsid") { setsid() } }
 
   package static func setFileMask(_ mask: UInt32) { _ = umask(mask) }
-
-  package static func changeFolder(_ path: String) throws(SystemFault) { try check("chdir", path) { chdir(path) } }
 
   package static func changeFolder(_ folder: borrowing Descriptor, _ path: String) throws(SystemFault) {
     try folder.withRaw { (raw) throws(SystemFault) in _ = try check("fchdir", path) { fchdir(raw) } }

@@ -6,10 +6,17 @@ extension Draft {
   mutating func settle() {
     settleRuntime()
     checkSandbox()
+    checkWorkingDirectory()
     checkNetwork()
     checkUser()
     checkEngineObjects()
     checkHealth()
+  }
+
+  /// Below /proc lie links to what a runtime has open while it starts the app: one of them as working folder leads to the host.
+  private mutating func checkWorkingDirectory() {
+    guard let folder = policy.workingDirectory, folder == "/proc" || folder.hasPrefix("/proc/") else { return }
+    error(at: "working_dir", "working_dir cannot lie below /proc", hint: "name a folder of the app's own files")
   }
 
   private mutating func settleRuntime() {

@@ -31,6 +31,7 @@ package actor NativeHost: AppHost {
   private let shims: ShimPool
   /// The kernel's ABI; 0: it has none.
   private let landlock = Landlock.abi
+  private let keepsOutOfMemoryScore = Privileges.keepsOutOfMemoryScore
   /// Filters made before.
   private var filters: [(profile: SeccompProfile, program: [UInt8])] = []
 
@@ -220,6 +221,7 @@ package actor NativeHost: AppHost {
     var walls = LaunchPlan.Walls()
     walls.landlock = policy.preset != .privileged && landlock > 0
     walls.noTCP = policy.preset == .minimal && policy.network.mode == .none
+    walls.readsProcesses = policy.limits.oomScoreAdjustment > 0 && !keepsOutOfMemoryScore
     guard let profile = SeccompProfile(policy) else { return walls }
     if let known = filters.first(where: { $0.profile == profile }) {
       walls.filter = known.program

@@ -79,6 +79,8 @@ package struct LaunchPlan: Sendable, Equatable {
     package var landlock = false
     /// And away from TCP altogether.
     package var noTCP = false
+    /// And from writing to the files of its own processes: where the kernel would let it take back what was set there.
+    package var readsProcesses = false
     package init() {}
   }
 

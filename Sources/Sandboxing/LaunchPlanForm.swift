@@ -4,7 +4,7 @@ internal import Model
 extension LaunchPlan {
   /// The longest plan, in bytes; environment and made files included.
   package static let maximumBytes = 4 << 20
-  private static let version: UInt32 = 0x4153_0002
+  private static let version: UInt32 = 0x4153_0003
 
   /// The plan as bytes, for a sealed memfd.
   package var bytes: [UInt8] {
@@ -25,6 +25,7 @@ extension LaunchPlan {
     out.block(walls.filter)
     out.flag(walls.landlock)
     out.flag(walls.noTCP)
+    out.flag(walls.readsProcesses)
     out.list(root) { Self.write($1, to: &$0) }
     out.flag(rootReadOnly)
     write(program, to: &out)
@@ -120,6 +121,7 @@ extension LaunchPlan {
     walls.filter = try input.block()
     walls.landlock = try input.flag()
     walls.noTCP = try input.flag()
+    walls.readsProcesses = try input.flag()
     root = try input.list(Self.readItem)
     rootReadOnly = try input.flag()
     program = try Self.readProgram(&input)

@@ -36,7 +36,10 @@ struct Confinement {
       try step("landlock") { () throws(SystemFault) in try Landlock.restrict(to: root.allowed, noTCP: walls.noTCP) }
     }
     // 16: the last use of helper descriptors but the shim's own, which exec closes; the folder as the app itself may reach it.
-    try step("working_dir") { () throws(SystemFault) in try Privileges.changeFolder(workingFolder) }
+    // No step may be a descriptor of ours in /proc/self/fd: it would lead out of the root (as CVE-2024-21626 did elsewhere).
+    try step("working_dir") { () throws(SystemFault) in
+      try Privileges.changeFolder(Place.open(workingFolder, [.noMagicLinks]), workingFolder)
+    }
     try step("descriptors") { () throws(SystemFault) in
       // None is ignored or handled either: the shim was spawned with defaults, and sets no handler.
       try Privileges.unblockSignals()
@@ -55,6 +58,7 @@ struct Confinement {
 struct LandlockRoot {
   let items: [LaunchPlan.RootItem]
   let isReadOnly: Bool
+  let readsProcesses: Bool
 
   private static let reading: Landlock.Rights = [.readFile, .readFolder]
   private static let writing: Landlock.Rights = [.readFile, .readFolder, .writeFile, .truncate, .change]
@@ -62,21 +66,21 @@ struct LandlockRoot {
   var allowed: [(path: String, rights: Landlock.Rights)] {
     // Every folder can be listed; what is in it shows by its own rule.
     [("/", isReadOnly ? .readFolder : Self.writing)]
-      + items.compactMap { item in Self.rights(item.kind).map { ("/\(item.path)", $0) } }
+      + items.compactMap { item in rights(item.kind).map { ("/\(item.path)", $0) } }
   }
 
-  private static func rights(_ kind: LaunchPlan.RootItem.Kind) -> Landlock.Rights? {
+  private func rights(_ kind: LaunchPlan.RootItem.Kind) -> Landlock.Rights? {
     switch kind {
     // To name a socket is no access to a file.
     case .folder, .link, .notifySocket: return nil
     case .file: return .readFile
     case .bind(_, let rules, _, _), .memory(_, _, _, let rules):
-      var rights = rules.contains(.readOnly) ? reading : writing
+      var rights = rules.contains(.readOnly) ? Self.reading : Self.writing
       if !rules.contains(.noExecution) { rights.insert(.execute) }
       if !rules.contains(.noDevices) { rights.insert(.controlDevice) }
       return rights
-    // Its own settings: a name, how soon it is killed for memory.
-    case .processes: return [.readFile, .readFolder, .writeFile]
+    // Its own settings: a thread's name, how soon it is killed for memory; the latter only upwards, or else none of them.
+    case .processes: return readsProcesses ? Self.reading : [.readFile, .readFolder, .writeFile]
     }
   }
 }
@@ -86,7 +90,9 @@ extension Confinement {
   init(_ plan: LaunchPlan, identity: LaunchPlan.Identity? = nil, workingFolder: String? = nil) {
     self.init(
       identity: identity ?? plan.identity, walls: plan.walls,
-      root: LandlockRoot(items: plan.root, isReadOnly: plan.rootReadOnly), limits: plan.program.limits,
+      root: LandlockRoot(
+        items: plan.root, isReadOnly: plan.rootReadOnly, readsProcesses: plan.walls.readsProcesses),
+      limits: plan.program.limits,
       workingFolder: workingFolder ?? plan.program.workingFolder)
   }
 }

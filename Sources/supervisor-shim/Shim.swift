@@ -253,7 +253,8 @@ final class Shim {
 
   private func letGo() {
     guard goAsked, let child, child.isReady, !child.isReleased else { return }
-    do throws(SystemFault) { try child.release() } catch { neverStarted(StepFailure("handshake", error)) }
+    // best effort: a child that is gone has said why, or its end says it, and that is the next thing heard.
+    try? child.release()
   }
 
   private func hearSandbox() {
@@ -265,7 +266,11 @@ final class Shim {
         try step("handshake") { () throws(SystemFault) in try child.becomeReady(packet?.sender ?? 0) }
         // Now the app's root stands, and the forwarder can live in it.
         try forwarder?.start(child)
-      } catch { return neverStarted(error) }
+      } catch {
+        // Gone already: what it said of that comes next.
+        if error.code == ESRCH { return }
+        return neverStarted(error)
+      }
       letGo()
     case ChildPacket.hot: child.startedAt = Clock.wall().nanoseconds
     case ChildPacket.failed: neverStarted(ChildPacket.failure(packet?.bytes ?? []))

@@ -126,6 +126,23 @@ struct NativeAttackTests {
     #expect(try Folder(opening: "\(shim.folder)/runs").names() == [])
   }
 
+  @Test("a working folder that is not there, or is what the shim has open, is said to be just that") func folders()
+    async throws
+  {
+    try await HostContract.withStage(NativeRig()) { stage in
+      for folder in ["/no/such", "/etc/passwd", "/proc/1/cwd"] + (3...20).map({ "/proc/self/fd/\($0)" }) {
+        var policy = try stage.rig.policy("cwd", "echo ran")
+        policy.workingDirectory = folder
+        do {
+          _ = try await stage.complete(policy)
+          Issue.record("it ran in \(folder)")
+        } catch let failure as HostFailure {
+          #expect(failure.message.contains("working_dir"), "\(folder): \(failure)")
+        }
+      }
+    }
+  }
+
   @Test("single bytes of output do not fill the disk with records of them") func drip() async throws {
     try await HostContract.withStage(NativeRig()) { stage in
       guard let rig = stage.rig as? NativeRig else { return }

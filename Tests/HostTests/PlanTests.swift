@@ -12,6 +12,7 @@ struct PlanTests {
     plan.membership.path = "/x/notes"
     plan.identity.uidMap = [.init(inside: 0, outside: 2_097_152), .init(inside: 1000, outside: 2_098_152)]
     plan.identity.capabilities = 1 << 40
+    plan.walls.readsProcesses = true
     plan.root = [
       .init("usr", .bind(source: "/usr", rules: [.readOnly, .noSetuid], folder: true, follow: true)),
       .init("etc", .folder(mode: 0o755)), .init("etc/hosts", .file(mode: 0o644, bytes: Array("x\n".utf8))),

@@ -18,6 +18,14 @@ import Testing
     #expect(policy.limits.pids == nil)
   }
 
+  @Test("a working folder below /proc could be a descriptor of whoever starts the app")
+  func workingFolder() throws {
+    for folder in ["/proc", "/proc/self/fd/7", "/tmp/../proc/1/cwd"] {
+      #expect(!complaints("working_dir: \(folder)").isEmpty, "\(folder)")
+    }
+    #expect(try container("working_dir: /process").workingDirectory == "/process")
+  }
+
   @Test("memory limits must agree")
   func memory() throws {
     #expect(complaints("mem_limit: 64m\nmem_high: 65m") == ["mem_high is over mem_limit, 64m"])

@@ -1,0 +1,137 @@
+import Foundation
+import Model
+import Testing
+
+extension Attacks {
+  /// Each as an app of its own, beside an innocent one that must not notice.
+  @Suite("on what is shared", .serialized) struct Resources {
+    static let names = ["A33", "A37", "A38", "A39", "A40", "A41", "A44", "A46"]
+
+    private func run(_ ground: Ground, _ name: String, _ words: [String], _ more: String = "") throws -> Arena {
+      let arena = try Arena.on(ground)
+      let up = try arena.launch(name, words, more)
+      #expect(up.code == 0, "\(up.err)")
+      return arena
+    }
+
+    private func expect(_ arena: Arena, _ name: String) {
+      let answer = arena.answers(name).first
+      let differences = answer.map { Table.shared.differences($0, arena.ground) }
+      #expect(
+        differences == [],
+        "\(name) on \(arena.ground): \(arena.instance.run("logs", name.lowercased()).out.suffix(600))")
+    }
+
+    /// It ends although it does not want to, and nothing of it stays.
+    private func stop(_ arena: Arena, _ name: String) throws {
+      let stop = arena.instance.run("stop", "-t", "1", name.lowercased(), within: 60)
+      #expect(stop.code == 0, "\(stop.err)")
+      #expect(arena.instance.app(name.lowercased())?["state"] != "running")
+      arena.remove(name)
+      try arena.check(name)
+    }
+
+    @Test("A09: an app that kills all it can reach ends itself and nobody else", arguments: Ground.available)
+    func killAll(_ ground: Ground) throws {
+      let arena = try run(ground, "A09", ["itself", "A09"])
+      // 42: it came to its own end.
+      let ended = arena.instance.wait("a09", seconds: 60) { $0["state"] != "running" && $0["exit_code"] != nil }
+      #expect(ended?["exit_code"] == 42, "\(ended?.text ?? "")")
+      arena.remove("A09")
+      try arena.check("A09")
+    }
+
+    @Test("A33: files without end fill only the app's own memory and can be taken away", arguments: Ground.available)
+    func files(_ ground: Ground) throws {
+      let arena = try run(ground, "A33", ["A33"])
+      expect(arena, "A33")
+      arena.remove("A33")
+      try arena.check("A33")
+    }
+
+    @Test("A37: a fork bomb, detached and deaf, comes to its limit and can be stopped", arguments: Ground.available)
+    func forkBomb(_ ground: Ground) throws {
+      let arena = try run(ground, "A37", ["stay", "A37"], "pids_limit: 64\n")
+      expect(arena, "A37")
+      // While it goes on.
+      try arena.check("A37", isUp: true)
+      try stop(arena, "A37")
+    }
+
+    @Test("A38: memory without end, of whichever kind, ends the app alone", arguments: Ground.available)
+    func memory(_ ground: Ground) throws {
+      let arena = try run(ground, "A38", ["A38"], "mem_limit: 48m\n")
+      // The kernel may take the probe itself instead of its child.
+      if let answer = arena.answers("A38").first {
+        #expect(Table.shared.differences(answer, ground) == [], "\(answer)")
+      } else {
+        #expect(arena.instance.wait("a38", seconds: 60) { $0["state"] == "exited" }?["reason"] == "out of memory")
+      }
+      arena.remove("A38")
+      let second = try arena.launch("A38x", ["itself", "A38x"], "mem_limit: 48m\n")
+      #expect(second.code == 0, "\(second.err)")
+      let ended = arena.instance.wait("a38x", seconds: 60) { $0["state"] == "exited" }
+      #expect(ended?["reason"] == "out of memory" && ended?["exit_code"] == 137)
+      arena.remove("A38x")
+      try arena.check("A38")
+    }
+
+    @Test("A39: 64 processes that never rest leave time for others", arguments: Ground.available)
+    func busy(_ ground: Ground) throws {
+      let arena = try run(ground, "A39", ["stay", "A39"], "cpus: 0.3\npids_limit: 80\n")
+      expect(arena, "A39")
+      try arena.check("A39", isUp: true)
+      try stop(arena, "A39")
+    }
+
+    @Test("A40: objects of the kernel's without end are counted for the app alone", arguments: Ground.available)
+    func objects(_ ground: Ground) throws {
+      let arena = try run(ground, "A40", ["stay", "A40"])
+      expect(arena, "A40")
+      try arena.check("A40", isUp: true)
+      try stop(arena, "A40")
+    }
+
+    @Test("A41: output without end is kept within its cap", arguments: Ground.available)
+    func flood(_ ground: Ground) throws {
+      let arena = try run(
+        ground, "A41", ["stay", "A41"], "logging: {options: {max-size: 1m, max-file: \"2\"}}\n")
+      expect(arena, "A41")
+      let size = try logSize(arena, "a41")
+      #expect(size > 0 && size <= 5 << 19, "\(size)")
+      try stop(arena, "A41")
+    }
+
+    /// What a log holds on the disk, the supervisor's and the engine's files together.
+    private func logSize(_ arena: Arena, _ app: String) throws -> Int {
+      var folders = ["\(arena.instance.root)/log/\(app)"]
+      if let rig = arena.ground.rig {
+        let id = try #require(arena.instance.app(app)?["container_id"]?.stringValue)
+        let place = try #require(Rig.folder)
+        folders.append(
+          rig == .docker ? "\(place)/docker/data/containers/\(id)" : "\(place)/podman/root/overlay-containers/\(id)")
+      }
+      let words = Shell.run(["du", "-sb", "--apparent-size", "--"] + folders.filter { access($0, F_OK) == 0 }).out
+      return words.split(separator: "\n").compactMap { $0.split(separator: "\t").first.flatMap { Int($0) } }.reduce(
+        0, +)
+    }
+
+    @Test(
+      "A44: an app that is stopped, deaf and stuck in the kernel is stopped nevertheless", arguments: Ground.available)
+    func stubborn(_ ground: Ground) throws {
+      let arena = try run(ground, "A44", ["stay", "A44"])
+      expect(arena, "A44")
+      try stop(arena, "A44")
+    }
+
+    @Test("A46: when numbers of processes come round again, nobody is taken for another")
+    func numbers() throws {
+      let arena = try run(.native, "A46", ["A46"])
+      expect(arena, "A46")
+      // The daemon finds its apps by the kernel's handle, not by a number.
+      #expect(arena.instance.run("restart", "attacker", within: 60).code == 0)
+      arena.remove("A46")
+      try arena.check("A46")
+    }
+  }
+}

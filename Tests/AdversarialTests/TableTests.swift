@@ -1,0 +1,46 @@
+import Foundation
+import Testing
+
+extension Attacks {
+  @Suite("the table of attacks") struct Tables {
+    @Test("every attack of the threat model is tried, or it is said why not")
+    func complete() throws {
+      let table = Table.shared
+      #expect(table.malformed == [])
+      let known = (Array(1...47) + Array(60...68)).map { "A\($0 < 10 ? "0" : "")\($0)" }
+      let places =
+        Set(table.rows.map(\.attack)).map { ($0, "rows") } + table.elsewhere.map { ($0.attack, "elsewhere") }
+        + table.leftOut.map { ($0.attack, "left out") }
+      for name in known {
+        #expect(places.filter { $0.0 == name }.count == 1, "\(name): \(places.filter { $0.0 == name })")
+      }
+      #expect(table.leftOut.allSatisfy { $0.reason.count > 10 })
+      let inFamilies = table.families.flatMap(\.attacks)
+      #expect(Set(inFamilies) == Set(table.rows.map(\.attack)) && Set(inFamilies).count == inFamilies.count)
+    }
+
+    @Test("a test that is named as trying an attack exists")
+    func references() throws {
+      let tests = "\(Instance.sources)/Tests"
+      let files = try FileManager.default.subpathsOfDirectory(atPath: tests)
+      for (attack, names) in Table.shared.elsewhere {
+        #expect(!names.isEmpty)
+        for name in names {
+          let parts = name.split(separator: ".").map(String.init)
+          try #require(parts.count == 2, "\(name)")
+          let texts = try files.filter { $0.hasSuffix("/\(parts[0]).swift") }.map {
+            try String(contentsOfFile: "\(tests)/\($0)", encoding: .utf8)
+          }
+          let exists = texts.contains { $0.contains("func \(parts[1])(") }
+          #expect(exists, "\(attack): \(name)")
+        }
+      }
+    }
+
+    @Test("the README shows what the suite holds to")
+    func readme() throws {
+      let text = try String(contentsOfFile: "\(Instance.sources)/README.md", encoding: .utf8)
+      #expect(text.contains(Table.shared.summary), "the table should be:\n\(Table.shared.summary)")
+    }
+  }
+}
