@@ -123,9 +123,9 @@ final class Arena {
   func attack(_ name: String) throws -> Answer { try attacker.ask(name) }
 
   /// Runs an attack as an app of its own until it has told what came of it; it may go on.
-  func launch(_ name: String, _ words: [String], _ more: String = "") throws -> Outcome {
+  func launch(_ name: String, _ words: [String], control: Control? = nil, _ more: String = "") throws -> Outcome {
     let id = name.lowercased()
-    let file = try instance.write(id, app(id, words, more))
+    let file = try instance.write(id, app(id, words, control: control, more))
     return instance.run("up", "-d", "--wait", "--progress", "quiet", file)
   }
 
