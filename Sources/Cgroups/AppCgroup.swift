@@ -20,27 +20,39 @@ package struct AppCgroup: Sendable {
   /// Relative to each hierarchy's root: `/appsupervisor-default/notes`.
   package let path: String
   let kind: Kind
+  /// The unit of systemd's it is, if it is one: then systemd has to be told each limit, too.
+  package let slice: SystemdSlice?
 
   /// `parent` is the instance's, `/appsupervisor-default`.
   package init(_ hierarchy: CgroupHierarchy, parent: String, app: AppID, kind: Kind) {
-    self.init(hierarchy, path: CgroupName.path(parent: parent, app: app), kind: kind)
+    self.init(hierarchy, path: hierarchy.base + CgroupName.path(parent: parent, app: app), kind: kind)
   }
 
-  /// The group by path, for one that the systemd driver named.
+  /// A container's group that systemd makes.
+  package init(_ hierarchy: CgroupHierarchy, slice unit: String) {
+    self.init(hierarchy, path: hierarchy.base + CgroupName.slicePath(unit), kind: .container, SystemdSlice(unit))
+  }
+
+  /// The group by its whole path.
   package init(_ hierarchy: CgroupHierarchy, path: String, kind: Kind) {
+    self.init(hierarchy, path: path, kind: kind, nil)
+  }
+
+  private init(_ hierarchy: CgroupHierarchy, path: String, kind: Kind, _ slice: SystemdSlice?) {
     self.hierarchy = hierarchy
     self.path = path
     self.kind = kind
+    self.slice = slice
   }
 
   /// The group of an instance's shims.
   package static func shims(_ hierarchy: CgroupHierarchy, parent: String) -> AppCgroup {
-    AppCgroup(hierarchy, path: "\(parent)/\(CgroupName.shims)", kind: .shims)
+    AppCgroup(hierarchy, path: "\(hierarchy.base)\(parent)/\(CgroupName.shims)", kind: .shims)
   }
 
   /// The instance's group for what engines leave behind of commands.
   package static func monitors(_ hierarchy: CgroupHierarchy, parent: String) -> AppCgroup {
-    AppCgroup(hierarchy, path: "\(parent)/\(CgroupName.monitors)", kind: .container)
+    AppCgroup(hierarchy, path: "\(hierarchy.base)\(parent)/\(CgroupName.monitors)", kind: .container)
   }
 
   // MARK: Where it is
@@ -84,8 +96,8 @@ package struct AppCgroup: Sendable {
         if root == hierarchy.legacy[.cpuset] { try inheritCPUSet(root + path) }
         continue
       }
-      var made = root
-      for part in path.split(separator: "/") {
+      var made = root + hierarchy.base
+      for part in path.dropFirst(hierarchy.base.count).split(separator: "/") {
         if root == hierarchy.unified { delegate(in: made) }
         made += "/\(part)"
         let step = made
@@ -119,6 +131,8 @@ package struct AppCgroup: Sendable {
   /// What lies above stays: other apps' groups come and go in it.
   package func remove() throws(SystemFault) -> Bool {
     var gone = true
+    let wasProtecting = isProtecting
+    defer { if wasProtecting { passProtectionUp() } }
     for root in hierarchy.roots where try !Self.removeTree(root + path) { gone = false }
     return gone
   }
@@ -132,7 +146,7 @@ package struct AppCgroup: Sendable {
   package static func removeParent(_ hierarchy: CgroupHierarchy, parent: String) {
     for root in hierarchy.roots {
       // Best effort: not empty means others still use it.
-      _ = try? check("rmdir", root + parent) { rmdir(root + parent) }
+      _ = try? check("rmdir", root + hierarchy.base + parent) { rmdir(root + hierarchy.base + parent) }
     }
   }
 
@@ -219,20 +233,30 @@ package struct AppCgroup: Sendable {
       return
     }
     // Podman's monitor is not the app: it lives to tell how the app ended.
-    for child in try children(folder) where !child.hasSuffix("/conmon") { try collect(child, into: &found) }
+    for child in try children(folder) where !Self.isMonitor(child) { try collect(child, into: &found) }
   }
 
   /// Podman's monitors of a container and of commands in it.
-  package var monitors: [Int32] { members("/conmon") }
+  package var monitors: [Int32] {
+    // best effort: not every hierarchy has the group.
+    let folders = hierarchy.roots.flatMap { (try? Self.children($0 + path)) ?? [] }
+    return Self.members(folders.filter(Self.isMonitor))
+  }
+
+  /// `conmon`, or with systemd a unit of its own in the app's slice.
+  static func isMonitor(_ folder: String) -> Bool {
+    let name = folder[(folder.lastIndex(of: "/").map { folder.index(after: $0) } ?? folder.startIndex)...]
+    return name == "conmon" || name.hasPrefix("libpod-conmon-")
+  }
 
   /// Every process in the group itself and every monitor, in any hierarchy.
-  package var everyone: [Int32] { members("") + monitors }
+  package var everyone: [Int32] { Self.members(hierarchy.roots.map { $0 + path }) + monitors }
 
-  private func members(_ below: String) -> [Int32] {
+  private static func members(_ folders: [String]) -> [Int32] {
     var found: Set<Int32> = []
-    for root in hierarchy.roots {
-      // Best effort: not every hierarchy has the group.
-      let text = (try? File.text("\(root)\(path)\(below)/cgroup.procs")) ?? ""
+    for folder in folders {
+      // Best effort: as above.
+      let text = (try? File.text("\(folder)/cgroup.procs")) ?? ""
       for line in text.split(separator: "\n") { if let pid = Int32(line), pid > 0 { found.insert(pid) } }
     }
     return found.sorted()

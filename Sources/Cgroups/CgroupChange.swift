@@ -54,6 +54,7 @@ extension AppCgroup {
       for file in ordered(files(limits, share, former: former) + released(limits, former)) {
         try write(file, &journal)
       }
+      if limits.memoryReservation != former.memoryReservation { passProtectionUp() }
       if let wrong = readBack(limits, share: share).first(where: { $0.status == .missing }) {
         // Under `degrade` some were missing before.
         let before = unsupported(limits).map(\.limit)
@@ -244,7 +245,7 @@ extension AppCgroup {
   package func leaf(named id: String) -> AppCgroup? {
     guard let place = folder(.memory) ?? folder(.pids) ?? v2Folder.map({ ($0, .v2) }),
       // best effort: a group that is gone has no child.
-      let child = (try? Self.children(place.path))?.first(where: { $0.contains(id) && !$0.hasSuffix("/conmon") })
+      let child = (try? Self.children(place.path))?.first(where: { $0.contains(id) && !Self.isMonitor($0) })
     else { return nil }
     return AppCgroup(
       hierarchy, path: "\(path)/\(child[child.index(after: child.lastIndex(of: "/") ?? child.startIndex)...])",

@@ -25,7 +25,7 @@ extension AppCgroup {
   /// The v2 groups that hold the app and nothing else: a container's own, beside which Podman keeps its monitor.
   private func killFolders() throws(SystemFault) -> [String] {
     guard let v2Folder else { return [] }
-    return kind == .container ? try Self.children(v2Folder).filter { !$0.hasSuffix("/conmon") } : [v2Folder]
+    return kind == .container ? try Self.children(v2Folder).filter { !Self.isMonitor($0) } : [v2Folder]
   }
 
   /// Kills until nothing is left or `limit` is over; blocks. False: something is still there (waiting in the kernel).

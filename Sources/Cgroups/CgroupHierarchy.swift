@@ -28,6 +28,9 @@ package struct CgroupHierarchy: Sendable, Equatable {
   package let legacy: [Controller: String]
   /// Hierarchies without a controller of ours (`name=systemd`): OCI runtimes make groups there too, and leave them.
   package let others: [String]
+  /// Where in v2 this process may make groups: empty for the root of it, which is root's; for an ordinary user the folder of the
+  /// user's own systemd, which has been given it.
+  package let base: String
 
   package var layout: Layout {
     guard unified != nil else { return .legacy }
@@ -35,24 +38,48 @@ package struct CgroupHierarchy: Sendable, Equatable {
   }
 
   package init(
-    unified: String?, unifiedControllers: Set<Controller>, legacy: [Controller: String], others: [String] = []
+    unified: String?, unifiedControllers: Set<Controller>, legacy: [Controller: String], others: [String] = [],
+    base: String = ""
   ) {
     self.unified = unified
     self.unifiedControllers = unifiedControllers
     self.legacy = legacy
     self.others = others
+    self.base = base
   }
 
-  /// Reads /proc/self/mountinfo and the v2 root's `cgroup.controllers`.
+  /// Reads /proc/self/mountinfo and the `cgroup.controllers` of where groups will be made.
   package static func detect() throws(SystemFault) -> CgroupHierarchy {
     let found = parse(mountInfo: try File.text("/proc/self/mountinfo"))
     guard let unified = found.unified else {
       return CgroupHierarchy(unified: nil, unifiedControllers: [], legacy: found.legacy, others: found.others)
     }
-    let names = try File.text("\(unified)/cgroup.controllers").split { $0 == " " || $0 == "\n" }
+    let base = found.legacy.isEmpty ? userBase(unified) : ""
+    let names = try File.text("\(unified)\(base)/cgroup.controllers").split { $0 == " " || $0 == "\n" }
     return CgroupHierarchy(
       unified: unified, unifiedControllers: Set(names.compactMap { Controller(rawValue: String($0)) }),
-      legacy: found.legacy, others: found.others)
+      legacy: found.legacy, others: found.others, base: base)
+  }
+
+  /// The folder of the user's own systemd: the one this process runs under, else where systemd keeps it; empty for root, and where
+  /// there is none.
+  private static func userBase(_ unified: String) -> String {
+    let uid = getuid()
+    guard uid != 0 else { return "" }
+    let manager = "user@\(uid).service"
+    // best effort: without it, the usual place.
+    let own = (try? File.text("/proc/self/cgroup"))?.split(separator: "\n").first { $0.hasPrefix("0::") } ?? ""
+    let steps = own.dropFirst(3).split(separator: "/")
+    if let last = steps.firstIndex(of: manager[...]) { return steps[...last].map { "/\($0)" }.joined() }
+    let usual = "/user.slice/user-\(uid).slice/\(manager)"
+    return File.exists(unified + usual) ? usual : ""
+  }
+
+  /// Why there is no such controller, in words for the user.
+  package func missing(_ controller: Controller) -> String {
+    base.isEmpty
+      ? "this kernel has no \(controller.rawValue) controller"
+      : "the \(controller.rawValue) controller is not delegated to your user's systemd"
   }
 
   /// The cgroup mounts of a mountinfo text (proc(5)). A mount of only part of a hierarchy does not count; of several whole

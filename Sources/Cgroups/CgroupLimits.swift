@@ -57,6 +57,7 @@ extension AppCgroup {
         shortfalls.append(Shortfall(entry.limit, error.description))
       }
     }
+    if limits.memoryReservation != nil || former?.memoryReservation != nil { passProtectionUp() }
     if kind == .native { shortfalls += restrictDevices() }
     return shortfalls
   }
@@ -79,7 +80,7 @@ extension AppCgroup {
     func need(_ key: String, _ asked: Bool, _ controller: Controller, legacyFile: String? = nil, v2Only: Bool = false) {
       guard asked else { return }
       guard let home = hierarchy.home(of: controller) else {
-        found.append(Shortfall(key, "this kernel has no \(controller.rawValue) controller"))
+        found.append(Shortfall(key, hierarchy.missing(controller)))
         return
       }
       guard home.version == .v1 else { return }
@@ -92,6 +93,9 @@ extension AppCgroup {
     need("mem_limit", limits.memory != nil, .memory)
     need("mem_high", limits.memoryHigh != nil, .memory, v2Only: true)
     need("mem_reservation", limits.memoryReservation != nil, .memory)
+    if limits.memoryReservation != nil, !hierarchy.base.isEmpty {
+      found.append(Shortfall("mem_reservation", "the groups above your user's are root's, and protect no memory"))
+    }
     if limits.memoryAndSwap != nil, Self.hostHasSwap {
       need("memswap_limit", true, .memory, legacyFile: "memory.memsw.limit_in_bytes")
     }
@@ -100,6 +104,11 @@ extension AppCgroup {
     need("pids_limit", limits.pids != nil, .pids)
     let block = limits.block
     need("blkio_config.weight", block.weight != nil, .io, legacyFile: "blkio.bfq.weight")
+    if block.weight != nil, hierarchy.home(of: .io)?.version == .v2, weightFile == nil {
+      found.append(
+        Shortfall(
+          "blkio_config.weight", "no disk here heeds weights: it needs the bfq scheduler, or iocost (io.cost.qos)"))
+    }
     for (key, rates, file) in Self.rates(block) {
       need(key, !rates.isEmpty, .io, legacyFile: "blkio.throttle.\(file)_device")
       for rate in rates where BlockDevice(rate.path) == nil {
@@ -107,6 +116,21 @@ extension AppCgroup {
       }
     }
     return found
+  }
+
+  /// The v2 file that some disk heeds: the kernel takes a weight also where none does.
+  private var weightFile: String? {
+    guard let unified = hierarchy.unified else { return nil }
+    // best effort: a kernel without iocost has no such file.
+    let costs = (try? File.text("\(unified)/io.cost.qos")) ?? ""
+    if costs.split(whereSeparator: \.isWhitespace).contains("enable=1") { return "io.weight" }
+    // best effort: a disk that just went is none.
+    let disks = (try? Folder(opening: "/sys/block").names()) ?? []
+    let weighs = disks.contains {
+      (try? File.text("/sys/block/\($0)/queue/scheduler"))?.split(whereSeparator: \.isWhitespace).contains("[bfq]")
+        == true
+    }
+    return weighs ? "io.bfq.weight" : nil
   }
 
   /// Without swap on the host a swap limit is in force by itself, whether or not the kernel can count swap.
@@ -168,9 +192,11 @@ extension AppCgroup {
         file("mem_high", "memory.high", limits.memoryHigh?.count, none: "max"),
         file("mem_reservation", "memory.low", limits.memoryReservation?.count, none: "0"),
         file("memswap_limit", "memory.swap.max", swap, none: "max", asked: swap != nil && Self.hostHasSwap),
+        // Systemd has no such property of a slice, and takes it away when it reloads.
         LimitFile(
           limit: "mem_limit", controller: .memory, file: "memory.oom.group", text: memory == nil ? "0" : "1",
-          asked: memory != nil, expected: .exactly(memory == nil ? "0" : "1")),
+          asked: memory != nil && slice == nil, expected: slice == nil ? .exactly(memory == nil ? "0" : "1") : .anything
+        ),
       ]
     case .v1:
       return [
@@ -214,7 +240,8 @@ extension AppCgroup {
       let text = version == .v2 ? "default \(weight)" : String(weight)
       files.append(
         LimitFile(
-          limit: "blkio_config.weight", controller: .io, file: version == .v2 ? "io.weight" : "blkio.bfq.weight",
+          limit: "blkio_config.weight", controller: .io,
+          file: version == .v2 ? weightFile ?? "io.weight" : "blkio.bfq.weight",
           text: text, asked: true, expected: .line(text)))
     }
     let old = Self.rates(former)

@@ -19,7 +19,12 @@ extension AppCgroup {
         reports.append(LayerReport(name: name, asked: asked, effective: nil, status: .missing, note: reason))
         continue
       }
-      reports.append(read(name, asked, files[name] ?? []))
+      var report = read(name, asked, files[name] ?? [])
+      if name == "mem_reservation", let above = protectionAbove, above < limits.memoryReservation?.count ?? 0 {
+        report.status = .missing
+        report.note = "the groups above it protect only \(Bytes(above))"
+      }
+      reports.append(report)
     }
     return reports
   }

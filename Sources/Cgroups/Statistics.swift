@@ -54,7 +54,7 @@ extension AppCgroup {
       readPeriods(cpu.path, &details)
       // A container's own group has the same limit, and either of the two may be where it is held back.
       if kind == .container {
-        for child in (try? Self.children(cpu.path)) ?? [] where !child.hasSuffix("/conmon") {
+        for child in (try? Self.children(cpu.path)) ?? [] where !Self.isMonitor(child) {
           var own = UsageDetails()
           readPeriods(child, &own)
           guard own.throttledPeriods ?? 0 > details.throttledPeriods ?? 0 else { continue }

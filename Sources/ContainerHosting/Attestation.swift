@@ -21,11 +21,12 @@ struct Attestation {
     var reports = cgroup.readBack(policy.limits, share: CPUShare(policy))
     reports += engineReports
     reports += process.map(processReports) ?? []
+    let maps = recipe.facts.remapsUsers || recipe.facts.isRootless
     reports.append(
       LayerReport(
-        name: "user namespace", asked: nil, effective: recipe.facts.remapsUsers ? "the engine's" : nil,
-        status: recipe.facts.remapsUsers ? .enforced : .notAsked,
-        note: recipe.facts.remapsUsers ? nil : "the engine does not remap users; the app has a host uid of its own"))
+        name: "user namespace", asked: nil, effective: maps ? "the engine's" : nil,
+        status: maps ? .enforced : .notAsked,
+        note: maps ? nil : "the engine does not remap users; the app has a host uid of its own"))
     reports.append(
       LayerReport(
         name: "landlock", asked: nil, effective: nil, status: .notAsked, note: "does not apply to containers"))
@@ -144,26 +145,28 @@ struct Attestation {
   private func identity(_ process: ProcessFacts) -> LayerReport? {
     let wanted: (uid: UInt32, gid: UInt32)
     switch policy.user {
-    case .auto: wanted = (recipe.launch.uidBase + 1000, recipe.launch.uidBase + 1000)
+    case .auto: wanted = (recipe.uidBase + 1000, recipe.uidBase + 1000)
     case .given(let uid, let gid): wanted = (uid, gid)
     case .image: return nil
     }
-    guard !recipe.facts.remapsUsers else { return nil }
-    let same = process.uids.allSatisfy { $0 == wanted.uid } && process.gids.allSatisfy { $0 == wanted.gid }
+    let (uid, gid) = (process.outside(uid: wanted.uid), process.outside(gid: wanted.gid))
+    let same = process.uids.allSatisfy { $0 == uid } && process.gids.allSatisfy { $0 == gid }
     let found = "\(process.uids.first ?? 0):\(process.gids.first ?? 0)"
-    return row("uid", "\(wanted.uid):\(wanted.gid)", found, same: same)
+    let asked =
+      uid == wanted.uid ? "" : ", outside \(uid.map { "\($0)" } ?? "nobody"):\(gid.map { "\($0)" } ?? "nobody")"
+    return row("uid", "\(wanted.uid):\(wanted.gid)\(asked)", found, same: same)
   }
 
   /// No group but the app's own and those its policy adds: an image's /etc/group gives nothing.
   private func groups(_ process: ProcessFacts) -> LayerReport? {
     let own: UInt32
     switch policy.user {
-    case .auto: own = recipe.launch.uidBase + 1000
+    case .auto: own = recipe.uidBase + 1000
     case .given(_, let gid): own = gid
     case .image: return nil
     }
-    guard !recipe.facts.remapsUsers else { return nil }
-    let extra = process.groups.filter { $0 != own && !policy.supplementaryGroups.contains($0) }
+    let allowed = ([own] + policy.supplementaryGroups).map { process.outside(gid: $0) }
+    let extra = process.groups.filter { !allowed.contains($0) }
     return row("groups", "none but its own", extra.map { String($0) }.joined(separator: " "), same: extra.isEmpty)
   }
 

@@ -21,6 +21,9 @@ extension ContainerHost {
       instance, group, before: before, after: after, shares: (CPUShare(old.policy), share),
       engine: Resources(old.policy) == Resources(new.policy)
         ? nil : (Resources(restoring: old.policy), Resources(restoring: new.policy)))
+    // Last: what systemd is told it puts in force at once, without asking whether less memory is enough.
+    try await files.hold(group, after, share)
+    if before.memoryReservation != after.memoryReservation { await files.tellProtection(group) }
     await register.setLaunch(instance.handle, new)
   }
 
@@ -108,6 +111,7 @@ extension ContainerHost {
       try await update(instance, Resources(restoring: policy), engine)
     }
     try await limited(instance, group, policy.limits, share, former: policy.limits)
+    try await files.hold(group, policy.limits, share)
   }
 }
 

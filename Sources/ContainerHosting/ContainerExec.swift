@@ -20,8 +20,8 @@ extension ContainerHost {
       throw HostFailure(
         .conflict, "\(instance.app) is paused", hint: "`supervisor unpause \(instance.app)` lets it go on")
     }
-    let spec = try spec(request, launch)
     let recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
+    let spec = try spec(request, recipe)
     let id: String
     do throws(EngineFailure) { id = try await engine.createExec(in: instance.handle, spec) } catch {
       if case .conflict = error { throw HostFailure(.conflict, "\(instance.app) is not running") }
@@ -33,7 +33,7 @@ extension ContainerHost {
     return try await command.run(terminal: spec.terminal)
   }
 
-  private func spec(_ request: ExecRequest, _ launch: Launch) throws(HostFailure) -> ExecSpec {
+  private func spec(_ request: ExecRequest, _ recipe: Recipe) throws(HostFailure) -> ExecSpec {
     guard let program = request.command.first, !program.isEmpty else {
       throw HostFailure(.refused, "no command was given")
     }
@@ -48,7 +48,7 @@ extension ContainerHost {
     var spec = ExecSpec(request.command)
     spec.environment = request.environment
     spec.workingDirectory = request.workingFolder
-    if let user = request.user { spec.user = try text(user, launch) }
+    if let user = request.user { spec.user = try text(user, recipe) }
     if case .connect(let input, let terminal, _) = request.streams {
       spec.input = input
       spec.terminal = terminal != nil
@@ -57,8 +57,12 @@ extension ContainerHost {
   }
 
   /// In a container an id is the host's: only the app's own block, and what its policy names, is the app's.
-  private func text(_ user: ExecUser, _ launch: Launch) throws(HostFailure) -> String {
-    let own = launch.uidBase..<(launch.uidBase + 65_536)
+  private func text(_ user: ExecUser, _ recipe: Recipe) throws(HostFailure) -> String {
+    let launch = recipe.launch
+    // Without root there is no block for each, but one id.
+    let own =
+      recipe.facts.isRootless
+      ? recipe.uidBase + 1000..<recipe.uidBase + 1001 : recipe.uidBase..<(recipe.uidBase + 65_536)
     var given: UInt32?
     if case .given(let uid, _) = launch.policy.user { given = uid }
     let isAllowed = settings.unsafeHostUIDs.contains(launch.policy.id)

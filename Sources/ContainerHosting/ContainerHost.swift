@@ -1,5 +1,6 @@
 internal import Cgroups
 internal import EngineAPI
+internal import Glibc
 internal import Health
 package import Linux
 package import Model
@@ -52,6 +53,7 @@ package final class ContainerHost: AppHost {
     let engine = try await link.engine()
     let facts = try await link.facts()
     try Self.refuseEngine(facts)
+    try refuseFolders(policy, facts)
     _ = try mounts(policy, uidBase: settings.uidRangeBase)
     try refuseShortfalls(policy, cgroup(policy.id, facts).unsupported(policy.limits))
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
@@ -65,12 +67,45 @@ package final class ContainerHost: AppHost {
 
   /// Engines an app's uid or limits would not be true on.
   private static func refuseEngine(_ facts: EngineFacts) throws(HostFailure) {
-    if facts.remapsUsers || facts.isRootless {
+    let isRoot = getuid() == 0
+    if facts.isRootless, isRoot {
       throw HostFailure(
         .refused,
-        "the engine at \(facts.endpoint) \(facts.isRootless ? "runs without root" : "remaps users"): an app's own uid and"
-          + " its limits cannot be held there yet",
-        hint: "Use an engine that runs as root without userns-remap")
+        "the engine at \(facts.endpoint) runs without root: an app's own uid and its limits cannot be held there",
+        hint: "Use an engine that runs as root, or an instance of that engine's user: `supervisor --user`")
+    }
+    if !facts.isRootless, !isRoot {
+      throw HostFailure(
+        .refused,
+        "the engine at \(facts.endpoint) runs as root, and this instance does not: it cannot make an app's group there",
+        hint: "Use your user's own engine: `systemctl --user enable --now podman.socket`")
+    }
+    if facts.isRootless, facts.cgroupDriver != "systemd" {
+      throw HostFailure(
+        .refused, "the engine at \(facts.endpoint) has no cgroups of its own: no limit can be held there",
+        hint: "Start it under your user's systemd, on cgroup v2: `systemctl --user enable --now podman.socket`")
+    }
+    if facts.remapsUsers, !facts.isRootless {
+      throw HostFailure(
+        .refused, "the engine at \(facts.endpoint) remaps users: an app's own uid cannot be held there yet",
+        hint: "Use an engine without userns-remap")
+    }
+  }
+
+  /// The numbers of apps as the engine's containers see them: one that runs without root begins to count anew.
+  private func seen(_ uidBase: UInt32, _ facts: EngineFacts?) -> UInt32 {
+    facts?.isRootless == true ? uidBase - settings.uidRangeBase : uidBase
+  }
+
+  /// Without root nobody can give a folder to an app's own uid.
+  private func refuseFolders(_ policy: Policy, _ facts: EngineFacts) throws(HostFailure) {
+    guard facts.isRootless, policy.user != .image else { return }
+    for mount in policy.mounts where !mount.readOnly {
+      guard case .volume(let name, external: false) = mount.kind else { continue }
+      throw HostFailure(
+        .refused,
+        "the volume \(name) of \(policy.id) cannot be made without root: it would have to belong to the app's own uid",
+        hint: "Use the engine's own (`external: true`, listed under external_volumes), or tmpfs")
     }
   }
 
@@ -79,7 +114,7 @@ package final class ContainerHost: AppHost {
     guard facts?.cgroupDriver == "systemd" else {
       return AppCgroup(settings.hierarchy, parent: settings.layout.cgroupParent, app: app, kind: .container)
     }
-    return AppCgroup(settings.hierarchy, path: CgroupName.slicePath(slice(app)), kind: .container)
+    return AppCgroup(settings.hierarchy, slice: slice(app))
   }
 
   private func slice(_ app: AppID) -> String {
@@ -126,7 +161,7 @@ package final class ContainerHost: AppHost {
       if policy.loader != nil { try await files.checkPins(recipe.table, socket: settings.endpoint.socket) }
       try await listen(
         launch, to: Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: ""))
-      try refuseShortfalls(policy, try limit(policy, recipe.facts))
+      try refuseShortfalls(policy, try await limit(policy, recipe.facts))
       let spec = recipe.spec
       let made = try await place(spec, name, engine)
       container = made.id
@@ -154,12 +189,15 @@ package final class ContainerHost: AppHost {
   }
 
   /// Makes the app's group and writes its limits, before anything is in it.
-  private func limit(_ policy: Policy, _ facts: EngineFacts) throws(HostFailure) -> [Shortfall] {
+  private func limit(_ policy: Policy, _ facts: EngineFacts) async throws(HostFailure) -> [Shortfall] {
     let group = cgroup(policy.id, facts)
+    try await files.hold(group, policy.limits, CPUShare(policy))
     do throws(SystemFault) { try group.create(policy.limits) } catch {
       throw HostFailure(.failed, "the cgroup of \(policy.id) could not be made: \(error)")
     }
-    return group.apply(policy.limits, share: CPUShare(policy))
+    let shortfalls = group.apply(policy.limits, share: CPUShare(policy))
+    if policy.limits.memoryReservation != nil { await files.tellProtection(group) }
+    return shortfalls
   }
 
   /// Creates it; a left-over of ours under the same name, from a call that was cut off, gives way.
@@ -197,9 +235,10 @@ package final class ContainerHost: AppHost {
         hint: "Run `up` again to fetch it")
     }
     try Images.check(image, launch.policy, settings)
+    let uidBase = seen(launch.uidBase, facts)
     var recipe = Recipe(
-      settings: settings, facts: facts, launch: launch, image: image,
-      table: try mounts(launch.policy, uidBase: launch.uidBase, pins: pins(launch.policy.id, launch.generation)),
+      settings: settings, facts: facts, launch: launch, uidBase: uidBase, image: image,
+      table: try mounts(launch.policy, uidBase: uidBase, pins: pins(launch.policy.id, launch.generation)),
       network: network,
       cgroupParent: facts.cgroupDriver == "systemd" ? slice(launch.policy.id) : cgroup(launch.policy.id, facts).path)
     if engine.differences.seccompIsFile, let filter = recipe.filter {

@@ -18,11 +18,6 @@ extension ContainerHost {
       try await turnstile.pass { () throws(HostFailure) in
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
       }
-      // systemd writes a slice's own defaults when its first container starts; ours are written again.
-      if facts.cgroupDriver == "systemd" {
-        try refuseShortfalls(
-          launch.policy, cgroup(instance.app, facts).apply(launch.policy.limits, share: CPUShare(launch.policy)))
-      }
       let run = try await attest(instance, launch, engine)
       if launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
       if await register.started(id, run, group: cgroup(instance.app, facts).path) { await tellEnd(id, nil) }
@@ -272,10 +267,15 @@ extension ContainerHost {
 
   /// A group goes a moment after its last process; one that does not is in the way of the next start.
   func removeGroup(_ group: AppCgroup) async throws(HostFailure) {
+    let wasProtecting = group.isProtecting
+    await files.release(group)
     var pause = Duration.milliseconds(1)
     for _ in 0..<200 {
       do throws(SystemFault) {
-        if try group.remove() { return }
+        if try group.remove() {
+          if wasProtecting { await files.tellProtection(group) }
+          return
+        }
         try group.kill()
       } catch {
         throw HostFailure(.failed, "the cgroup \(group.path) could not be removed: \(error)")

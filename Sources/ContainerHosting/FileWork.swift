@@ -2,6 +2,7 @@ internal import Cgroups
 internal import FileSystems
 internal import Linux
 internal import Model
+internal import Scheduling
 
 /// A thread for work on files that may wait for the disk, so that no thread of the pool does.
 actor FileWork {
@@ -29,6 +30,26 @@ actor FileWork {
         "the engine does not see what the supervisor mounts, so another user's folders cannot be given to a container",
         hint: "Run both in one mount namespace, or let root load the policy")
     }
+  }
+
+  /// Tells systemd the limits of a group that is its.
+  func hold(_ group: AppCgroup, _ limits: Limits, _ share: CPUShare) throws(HostFailure) {
+    guard let slice = group.slice else { return }
+    do throws(SystemdFault) { try slice.hold(limits, share: share, group.hierarchy) } catch {
+      throw HostFailure(
+        .failed, "systemd did not take the limits of \(slice.unit): \(error)",
+        hint: "the engine's cgroup driver is systemd, so its manager must answer: `systemctl status`")
+    }
+  }
+
+  func tellProtection(_ group: AppCgroup) {
+    // Best effort: it is in force, and lost only when systemd reloads before the next app changes it.
+    try? group.tellProtection()
+  }
+
+  func release(_ group: AppCgroup) {
+    // Best effort: one that stays holds limits and no process, and is made use of by the next start.
+    try? group.slice?.release()
   }
 
   func unpin(_ folder: String) { MountTable.unpinAll(folder) }

@@ -32,8 +32,11 @@ extension ContainerHost {
   func listen(_ launch: Launch, to instance: Instance) async throws(HostFailure) {
     let policy = launch.policy
     guard policy.readiness == .notify else { return }
+    // The kernel tells the uid as it is outside, which an engine without root has chosen: there its group says enough.
+    let isOutside = (try? await link.facts())?.isRootless == true
     let uid: UInt32? =
       switch policy.user {
+      case _ where isOutside: nil
       case .auto: launch.uidBase + 1000
       case .given(let uid, _): uid
       case .image: nil

@@ -25,6 +25,30 @@ struct ProcessFacts: Equatable {
   /// Those of its namespaces that are this process's own too, by their names in /proc/PID/ns.
   var sharedNamespaces: Set<String> = []
   private let pid: Int32
+  private let uidMap: [IDRange]
+  private let gidMap: [IDRange]
+
+  /// Ids of a user namespace, and what they are to us.
+  struct IDRange: Equatable {
+    var inside: UInt32
+    var outside: UInt32
+    var count: UInt32
+
+    static func read(_ text: String) -> [IDRange] {
+      text.split(separator: "\n").compactMap { line in
+        let words = line.split(separator: " ").compactMap { UInt32($0) }
+        return words.count == 3 ? IDRange(inside: words[0], outside: words[1], count: words[2]) : nil
+      }
+    }
+  }
+
+  /// What an id of the process's user namespace is outside of it; nil: it is nobody there.
+  func outside(uid: UInt32) -> UInt32? { Self.outside(uid, uidMap) }
+  func outside(gid: UInt32) -> UInt32? { Self.outside(gid, gidMap) }
+
+  private static func outside(_ id: UInt32, _ map: [IDRange]) -> UInt32? {
+    map.first { id >= $0.inside && id - $0.inside < $0.count }.map { $0.outside + (id - $0.inside) }
+  }
 
   /// Where a target is in the process's root: an image may have links on the way, as /var/run to /run, and the runtime follows them.
   func place(of target: String) -> String {
@@ -57,9 +81,12 @@ struct ProcessFacts: Equatable {
     guard pid > 0, let status = try? File.text("/proc/\(pid)/status"),
       let groups = try? File.text("/proc/\(pid)/cgroup"),
       let limits = try? File.text("/proc/\(pid)/limits"), let mounts = try? File.text("/proc/\(pid)/mountinfo"),
-      let score = try? File.text("/proc/\(pid)/oom_score_adj")
+      let score = try? File.text("/proc/\(pid)/oom_score_adj"), let uids = try? File.text("/proc/\(pid)/uid_map"),
+      let gids = try? File.text("/proc/\(pid)/gid_map")
     else { return nil }
-    self.init(status: status, cgroup: groups, limits: limits, mountInfo: mounts, oomScore: score, pid: pid)
+    self.init(
+      status: status, cgroup: groups, limits: limits, mountInfo: mounts, oomScore: score, pid: pid,
+      maps: (uids, gids))
     for name in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
       // best effort: a link that cannot be read is that of a process that has ended.
       guard let theirs = try? Place.link("/proc/\(pid)/ns/\(name)") else { continue }
@@ -67,8 +94,14 @@ struct ProcessFacts: Equatable {
     }
   }
 
-  init?(status: String, cgroup: String, limits limitText: String, mountInfo: String, oomScore: String, pid: Int32 = 0) {
+  /// `maps`: by default that of a process whose ids are ours.
+  init?(
+    status: String, cgroup: String, limits limitText: String, mountInfo: String, oomScore: String, pid: Int32 = 0,
+    maps: (uids: String, gids: String) = ("0 0 4294967295", "0 0 4294967295")
+  ) {
     self.pid = pid
+    uidMap = IDRange.read(maps.uids)
+    gidMap = IDRange.read(maps.gids)
     var fields: [Substring: Substring] = [:]
     for line in status.split(separator: "\n") {
       guard let colon = line.firstIndex(of: ":") else { continue }

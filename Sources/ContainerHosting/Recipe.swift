@@ -13,6 +13,8 @@ struct Recipe {
   var settings: ContainerSettings
   var facts: EngineFacts
   var launch: Launch
+  /// First of the app's ids, as its container sees them.
+  var uidBase: UInt32
   var image: ImageDetails
   var table: MountTable
   /// The engine's name of the first network; nil: none or the host's.
@@ -37,7 +39,7 @@ struct Recipe {
   /// `uid:gid`; empty: the image's.
   var user: String {
     switch policy.user {
-    case .auto: "\(launch.uidBase + 1000):\(launch.uidBase + 1000)"
+    case .auto: "\(uidBase + 1000):\(uidBase + 1000)"
     case .image: ""
     case .given(let uid, let gid): "\(uid):\(gid)"
     }

@@ -115,6 +115,14 @@ package actor NativeHost: AppHost {
   package func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
     -> String
   {
+    guard getuid() == 0 else {
+      throw HostFailure(
+        .refused,
+        "\(policy.id) cannot run as a native app here: its sandbox is made by root, and this instance is an ordinary user's",
+        hint:
+          "Give it an image and your own engine (`systemctl --user enable --now podman.socket`), or use the system's instance"
+      )
+    }
     guard Place.isProgram(shimPath) else {
       throw HostFailure(.unavailable, "\(shimPath) is not there", hint: "Install supervisor-shim beside the daemon")
     }

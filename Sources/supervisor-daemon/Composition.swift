@@ -69,8 +69,8 @@ struct Composition {
       let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
       let supervisor = Supervisor(
         .init(
-          layout: layout, store: store, hosts: hosts, uidBase: configuration.uidRange.base,
-          uidBlock: configuration.uidRange.size,
+          layout: layout, store: store, hosts: hosts, uidBase: ids(configuration).base,
+          uidBlock: ids(configuration).size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
           engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop)))
       let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
@@ -119,7 +119,7 @@ struct Composition {
       let slice = CgroupName.slice(base: layout.cgroupBase, instance: layout.name, app: app)
       return [
         AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .container),
-        AppCgroup(hierarchy, path: CgroupName.slicePath(slice), kind: .container),
+        AppCgroup(hierarchy, slice: slice),
       ].contains { (try? $0.isPopulated) == true }
     }
     guard let first = others.first else { return }
@@ -183,6 +183,13 @@ struct Composition {
     return String(id.prefix(8))
   }
 
+  /// Root has a block of ids for each app. An ordinary user has 65536 in all (subuid(5)), so each app gets one of them.
+  private static func ids(_ configuration: Configuration) -> (base: UInt32, size: UInt32) {
+    getuid() == 0
+      ? (configuration.uidRange.base, configuration.uidRange.size)
+      : (SubordinateIDs.own()?.first ?? configuration.uidRange.base, 1)
+  }
+
   private static func makeHosts(
     _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop
   ) throws -> [Runtime: any AppHost] {
@@ -193,7 +200,7 @@ struct Composition {
       engineSockets: endpoint.map { [$0.socket] } ?? [])
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
-    settings.uidRangeBase = configuration.uidRange.base
+    settings.uidRangeBase = ids(configuration).base
     settings.externalVolumes = configuration.externalVolumes
     settings.externalNetworks = configuration.externalNetworks
     settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })

@@ -1,4 +1,5 @@
 import Model
+import Scheduling
 import Testing
 
 @testable import Cgroups
@@ -60,5 +61,62 @@ struct HierarchyTests {
     #expect(CPUList("1-0") == nil)
     #expect(CPUList("a") == nil)
     #expect(CPUList("0-9000") == nil)
+  }
+}
+
+@Suite("what systemd is told of an app")
+struct SystemdSliceTests {
+  let hierarchy = CgroupHierarchy(
+    unified: "/sys/fs/cgroup", unifiedControllers: [.memory, .cpu, .cpuset, .pids, .io], legacy: [:])
+
+  private func values(_ limits: Limits, resetting: Bool = false) -> [String: [String]] {
+    let all = SystemdSlice.properties(limits, CPUShare(.normal), hierarchy, resetting: resetting)
+    return Dictionary(all.map { ($0[0], Array($0.dropFirst())) }) { first, second in first + second }
+  }
+
+  @Test("every limit is a property of the unit, in systemd's own units; what is not asked is not told")
+  func limits() {
+    var limits = Limits()
+    limits.memory = .mebibytes(64)
+    limits.memoryHigh = .mebibytes(48)
+    limits.memoryAndSwap = .mebibytes(80)
+    limits.pids = 21
+    limits.cpus = 0.5
+    limits.cpuset = "0,9"
+    #expect(
+      values(limits) == [
+        "MemoryMax": ["t", "67108864"], "MemoryHigh": ["t", "50331648"], "MemorySwapMax": ["t", "16777216"],
+        "TasksMax": ["t", "21"], "CPUWeight": ["t", "100"], "CPUQuotaPerSecUSec": ["t", "500000"],
+        "AllowedCPUs": ["ay", "2", "1", "2"],
+      ])
+    #expect(values(Limits()) == ["CPUWeight": ["t", "100"]])
+  }
+
+  @Test("a limit that is taken away is told as none")
+  func resetting() {
+    let none = values(Limits(), resetting: true)
+    for name in ["MemoryMax", "MemoryHigh", "MemorySwapMax", "TasksMax", "CPUQuotaPerSecUSec"] {
+      #expect(none[name] == ["t", String(UInt64.max)], "\(name)")
+    }
+    #expect(none["MemoryLow"] == ["t", "0"])
+    #expect(none["AllowedCPUs"] == ["ay", "0"])
+    #expect(none["IOWriteBandwidthMax"] == ["a(st)", "0"])
+  }
+
+  @Test("a controller that is not there is not told of, and an ordinary user is told that it is not delegated")
+  func user() {
+    let own = CgroupHierarchy(
+      unified: "/sys/fs/cgroup", unifiedControllers: [.memory, .pids, .cpu], legacy: [:],
+      base: "/user.slice/user-1000.slice/user@1000.service")
+    var limits = Limits()
+    limits.cpuset = "0"
+    #expect(
+      !SystemdSlice.properties(limits, CPUShare(.normal), own, resetting: true).contains { $0[0] == "AllowedCPUs" })
+    let group = AppCgroup(own, slice: "appsupervisor-default-notes.slice")
+    #expect(
+      group.path
+        == "/user.slice/user-1000.slice/user@1000.service/appsupervisor.slice/appsupervisor-default.slice/appsupervisor-default-notes.slice"
+    )
+    #expect(group.unsupported(limits).first?.reason == "the cpuset controller is not delegated to your user's systemd")
   }
 }

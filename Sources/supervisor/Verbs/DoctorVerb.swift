@@ -114,19 +114,25 @@ struct Examination {
         report.status == .enforced
           ? "asked \(report.asked ?? ""), the kernel says \(report.effective ?? "")"
           : why ?? report.note ?? "the kernel has no such file",
-        fix: report.status == .enforced ? nil : Self.fix(report.name),
-        required: ["memory", "pids", "cpus"].contains(report.name))
+        fix: report.status == .enforced ? nil : Self.fix(report.name, why),
+        required: ["mem_limit", "pids_limit", "cpus"].contains(report.name))
     }
   }
 
   private static func disk() -> String? {
     // best effort: without a disk, its limits are not tried.
     let names = (try? Folder(opening: "/sys/block").names()) ?? []
-    return names.first { !$0.hasPrefix("loop") && !$0.hasPrefix("ram") }.map { "/dev/\($0)" }
+    // Neither memory nor what may have no medium.
+    let others = ["loop", "ram", "zram", "sr", "fd", "nbd"]
+    return names.sorted().first { name in !others.contains { name.hasPrefix($0) } }.map { "/dev/\($0)" }
   }
 
-  private static func fix(_ limit: String) -> String {
-    switch limit {
+  private static func fix(_ limit: String, _ why: String?) -> String {
+    if why?.contains("not delegated") == true {
+      return
+        "as root: `systemctl edit user@.service`, with `Delegate=cpu cpuset io memory pids` under [Service]; then log in anew"
+    }
+    return switch limit {
     case "memory_and_swap", "memswap_limit":
       "boot with swapaccount=1 (cgroup v1), or use cgroup v2; without swap the memory limit is the whole limit"
     case "mem_high": "needs cgroup v2's memory controller: boot with systemd.unified_cgroup_hierarchy=1"
@@ -166,6 +172,12 @@ struct Examination {
       abi > 0 ? "ABI \(abi)" : "the kernel has none",
       fix: abi > 0 ? nil : "boot with landlock among `lsm=`; apps with enforcement: degrade run without it",
       required: true)
+    if getuid() != 0 {
+      add(
+        "layers", "native apps", .missing, "their sandbox is made by root, so far",
+        fix: "run them in the system's instance, or as containers of your own engine: "
+          + "`systemctl --user enable --now podman.socket`")
+    }
     add("layers", "egress filter", .notBuilt, "apps with a network can reach private and metadata addresses")
   }
 
