@@ -247,8 +247,10 @@ extension AppCgroup {
       // best effort: a group that is gone has no child.
       let child = (try? Self.children(place.path))?.first(where: { $0.contains(id) && !Self.isMonitor($0) })
     else { return nil }
+    // crun leaves the unit that systemd made for it as it is, and holds its limits one step below.
+    let inner = File.exists("\(child)/container") ? "/container" : ""
     return AppCgroup(
-      hierarchy, path: "\(path)/\(child[child.index(after: child.lastIndex(of: "/") ?? child.startIndex)...])",
+      hierarchy, path: "\(path)/\(child[child.index(after: child.lastIndex(of: "/") ?? child.startIndex)...])\(inner)",
       kind: kind)
   }
 

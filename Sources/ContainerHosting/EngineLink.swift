@@ -88,7 +88,7 @@ actor EngineLink {
       storageDriver: info.storageDriver, runtime: info.defaultRuntime,
       components: version.components.map { "\($0.name) \($0.version)" },
       remapsUsers: info.securityOptions.contains { $0.contains("userns") },
-      isRootless: info.securityOptions.contains { $0.contains("rootless") }, liveRestore: info.liveRestore,
+      isRootless: info.isRootless, liveRestore: info.liveRestore,
       hasInit: places.contains { File.exists($0) })
   }
 }

@@ -181,6 +181,8 @@ package struct EngineInfo: Sendable, Equatable {
   package var storageDriver: String
   package var defaultRuntime: String
   package var securityOptions: [String]
+  /// It runs as an ordinary user.
+  package var isRootless: Bool
   package var cpus: Int64
   package var memory: Int64
   package var containers: Int64
@@ -199,6 +201,8 @@ package struct EngineInfo: Sendable, Equatable {
     storageDriver = json.text("Driver")
     defaultRuntime = json.text("DefaultRuntime")
     securityOptions = json.texts("SecurityOptions")
+    // Docker says it among the options, podman beside them.
+    isRootless = json["Rootless"]?.boolValue == true || securityOptions.contains { $0.contains("rootless") }
     cpus = json.whole("NCPU")
     memory = json.whole("MemTotal")
     containers = json.whole("Containers")
