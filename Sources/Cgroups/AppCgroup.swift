@@ -23,9 +23,10 @@ package struct AppCgroup: Sendable {
   /// The unit of systemd's it is, if it is one: then systemd has to be told each limit, too.
   package let slice: SystemdSlice?
 
-  /// `parent` is the instance's, `/appsupervisor-default`.
-  package init(_ hierarchy: CgroupHierarchy, parent: String, app: AppID, kind: Kind) {
-    self.init(hierarchy, path: hierarchy.base + CgroupName.path(parent: parent, app: app), kind: kind)
+  /// `parent` is the instance's, `/appsupervisor-default`; `generation` names the group of one that was made beside another.
+  package init(_ hierarchy: CgroupHierarchy, parent: String, app: AppID, generation: UInt64? = nil, kind: Kind) {
+    self.init(
+      hierarchy, path: hierarchy.base + CgroupName.path(parent: parent, app: app, generation: generation), kind: kind)
   }
 
   /// A container's group that systemd makes.

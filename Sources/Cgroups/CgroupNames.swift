@@ -9,18 +9,24 @@ package enum CgroupName {
 
   /// The component for an app. An app whose name the kernel (v1 keeps `tasks`, `release_agent`, `notify_on_release` in every
   /// folder) or we use gets a `_` in front, which no AppID starts with.
-  static func component(_ app: AppID) -> String {
+  ///
+  /// The group of a `generation` that was made beside another has a `+` and its number after that, which no AppID has.
+  static func component(_ app: AppID, _ generation: UInt64? = nil) -> String {
+    if let generation { return "\(component(app))+\(generation)" }
     let taken = ["tasks", "release_agent", "notify_on_release", shims, monitors]
     return taken.contains(app.name) ? "_\(app)" : app.name
   }
 
   /// The cgroupfs driver's `CgroupParent`: `/appsupervisor-default/notes`, relative to each hierarchy's root.
-  package static func path(parent: String, app: AppID) -> String { "\(parent)/\(component(app))" }
+  package static func path(parent: String, app: AppID, generation: UInt64? = nil) -> String {
+    "\(parent)/\(component(app, generation))"
+  }
 
   /// The systemd driver's `CgroupParent` for the same app: `appsupervisor-default-notes.slice`. A `-` separates levels there,
   /// so one inside a name is written `\x2d` (systemd.slice(5), systemd-escape(1)).
-  package static func slice(base: String, instance: String, app: AppID) -> String {
-    let levels = [base.split(separator: "/").joined(separator: "_"), instance, app.name]
+  package static func slice(base: String, instance: String, app: AppID, generation: UInt64? = nil) -> String {
+    let own = generation.map { "\(app)+\($0)" } ?? app.name
+    let levels = [base.split(separator: "/").joined(separator: "_"), instance, own]
     return levels.map(escaped).joined(separator: "-") + ".slice"
   }
 

@@ -16,7 +16,7 @@ extension ContainerHost {
     guard before != after || share != CPUShare(old.policy) else {
       return await register.setLaunch(instance.handle, new)
     }
-    let group = cgroup(instance.app, try await link.facts())
+    let group = cgroup(instance, try await link.facts())
     try await carryOut(
       instance, group, before: before, after: after, shares: (CPUShare(old.policy), share),
       engine: Resources(old.policy) == Resources(new.policy)
@@ -97,7 +97,7 @@ extension ContainerHost {
   func reassert(_ instance: Instance, _ policy: Policy, _ facts: EngineFacts, _ engine: Engine)
     async throws(HostFailure)
   {
-    let group = cgroup(instance.app, facts)
+    let group = cgroup(instance, facts)
     let share = CPUShare(policy)
     let isSame = group.readBack(policy.limits, share: share).allSatisfy { $0.status != .missing }
     let leafDiffers = Self.difference(in: group, of: instance, policy.limits) != nil

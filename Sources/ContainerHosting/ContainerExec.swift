@@ -28,7 +28,7 @@ extension ContainerHost {
       throw HostFailure(error)
     }
     let command = ContainerCommand(
-      id: id, request: request, engine: engine, recipe: recipe, group: cgroup(instance.app, recipe.facts),
+      id: id, request: request, engine: engine, recipe: recipe, group: cgroup(instance, recipe.facts),
       others: AppCgroup.monitors(settings.hierarchy, parent: settings.layout.cgroupParent), loop: loop)
     return try await command.run(terminal: spec.terminal)
   }

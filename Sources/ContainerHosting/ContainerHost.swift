@@ -55,7 +55,7 @@ package final class ContainerHost: AppHost {
     try Self.refuseEngine(facts)
     try refuseFolders(policy, facts)
     _ = try mounts(policy, uidBase: settings.uidRangeBase)
-    try refuseShortfalls(policy, cgroup(policy.id, facts).unsupported(policy.limits))
+    try refuseShortfalls(policy, cgroup(policy.id, nil, facts).unsupported(policy.limits))
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
       throw HostFailure(.refused, "mem_limit is \(memory.readable); an engine starts nothing below 6 MiB")
     }
@@ -63,6 +63,13 @@ package final class ContainerHost: AppHost {
     try Images.check(image, policy, settings)
     try refuseNeverReady(policy, image)
     return image.id
+  }
+
+  /// What the name means at the engine now; an engine that is away has nothing to compare with.
+  package func present(_ policy: Policy) async -> String? {
+    guard let source = policy.image else { return nil }
+    // best effort: see above.
+    return try? await Images(engine: link.engine(), progress: { _ in }).find(source.reference)?.id
   }
 
   /// Engines an app's uid or limits would not be true on.
@@ -109,16 +116,22 @@ package final class ContainerHost: AppHost {
     }
   }
 
-  /// The app's parent group, where this engine's driver wants it.
-  func cgroup(_ app: AppID, _ facts: EngineFacts?) -> AppCgroup {
+  /// The app's parent group, where this engine's driver wants it; `generation`: of a container that was made beside another.
+  func cgroup(_ app: AppID, _ generation: UInt64?, _ facts: EngineFacts?) -> AppCgroup {
     guard facts?.cgroupDriver == "systemd" else {
-      return AppCgroup(settings.hierarchy, parent: settings.layout.cgroupParent, app: app, kind: .container)
+      return AppCgroup(
+        settings.hierarchy, parent: settings.layout.cgroupParent, app: app, generation: generation, kind: .container)
     }
-    return AppCgroup(settings.hierarchy, slice: slice(app))
+    return AppCgroup(settings.hierarchy, slice: slice(app, generation))
   }
 
-  private func slice(_ app: AppID) -> String {
-    CgroupName.slice(base: settings.layout.cgroupBase, instance: settings.layout.name, app: app)
+  func cgroup(_ instance: Instance, _ facts: EngineFacts?) -> AppCgroup {
+    cgroup(instance.app, instance.ownGroup, facts)
+  }
+
+  private func slice(_ app: AppID, _ generation: UInt64?) -> String {
+    CgroupName.slice(
+      base: settings.layout.cgroupBase, instance: settings.layout.name, app: app, generation: generation)
   }
 
   private func mounts(_ policy: Policy, uidBase: UInt32, pins: String? = nil) throws(HostFailure) -> MountTable {
@@ -160,8 +173,10 @@ package final class ContainerHost: AppHost {
       try await files.prepare(recipe.table)
       if policy.loader != nil { try await files.checkPins(recipe.table, socket: settings.endpoint.socket) }
       try await listen(
-        launch, to: Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: ""))
-      try refuseShortfalls(policy, try await limit(policy, recipe.facts))
+        launch,
+        to: Instance(
+          app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside))
+      try refuseShortfalls(policy, try await limit(launch, recipe.facts))
       let spec = recipe.spec
       let made = try await place(spec, name, engine)
       container = made.id
@@ -175,9 +190,10 @@ package final class ContainerHost: AppHost {
           try await engine.connectNetwork(network, container: made.id, endpoint)
         }
       }
-      let instance = Instance(app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: made.id)
+      let instance = Instance(
+        app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: made.id, isBeside: launch.isBeside)
       await register.add(
-        instance, launch, .created, memory: OutOfMemoryWatch(cgroup(policy.id, recipe.facts)))
+        instance, launch, .created, memory: OutOfMemoryWatch(cgroup(instance, recipe.facts)))
       return instance
     } catch {
       if policy.loader != nil { await files.unpin(pins(policy.id, launch.generation)) }
@@ -189,8 +205,9 @@ package final class ContainerHost: AppHost {
   }
 
   /// Makes the app's group and writes its limits, before anything is in it.
-  private func limit(_ policy: Policy, _ facts: EngineFacts) async throws(HostFailure) -> [Shortfall] {
-    let group = cgroup(policy.id, facts)
+  private func limit(_ launch: Launch, _ facts: EngineFacts) async throws(HostFailure) -> [Shortfall] {
+    let policy = launch.policy
+    let group = cgroup(policy.id, launch.ownGroup, facts)
     try await files.hold(group, policy.limits, CPUShare(policy))
     do throws(SystemFault) { try group.create(policy.limits) } catch {
       throw HostFailure(.failed, "the cgroup of \(policy.id) could not be made: \(error)")
@@ -240,7 +257,8 @@ package final class ContainerHost: AppHost {
       settings: settings, facts: facts, launch: launch, uidBase: uidBase, image: image,
       table: try mounts(launch.policy, uidBase: uidBase, pins: pins(launch.policy.id, launch.generation)),
       network: network,
-      cgroupParent: facts.cgroupDriver == "systemd" ? slice(launch.policy.id) : cgroup(launch.policy.id, facts).path)
+      cgroupParent: facts.cgroupDriver == "systemd"
+        ? slice(launch.policy.id, launch.ownGroup) : cgroup(launch.policy.id, launch.ownGroup, facts).path)
     if engine.differences.seccompIsFile, let filter = recipe.filter {
       recipe.seccompFile = try await files.storeFilter(filter.json.text, in: "\(settings.layout.run)/seccomp")
     }

@@ -20,7 +20,7 @@ extension ContainerHost {
       }
       let run = try await attest(instance, launch, engine)
       if launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
-      if await register.started(id, run, group: cgroup(instance.app, facts).path) { await tellEnd(id, nil) }
+      if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
@@ -33,7 +33,7 @@ extension ContainerHost {
   private func stopRejected(_ instance: Instance, _ engine: Engine, _ facts: EngineFacts) async {
     // Best effort: it may not run, and the group is next.
     try? await engine.killContainer(instance.handle)
-    if await !register.hasOther(instance) { try? cgroup(instance.app, facts).kill() }
+    if await !register.hasOther(instance) { try? cgroup(instance, facts).kill() }
   }
 
   /// Reads back everything and compares.
@@ -106,7 +106,7 @@ extension ContainerHost {
   /// The container as it is now, with its first process once that is the app and no longer the runtime.
   func proof(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Attestation {
     let recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
-    let group = cgroup(instance.app, recipe.facts)
+    let group = cgroup(instance, recipe.facts)
     var details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
     let end = Clock.monotonic() + Duration.seconds(2).wholeNanoseconds
     var pause = Duration.microseconds(200)
@@ -165,7 +165,7 @@ extension ContainerHost {
     } catch {
       // The engine does not do it: the kernel does, unless that would hit another generation.
       guard await !register.hasOther(instance) else { throw error }
-      do throws(SystemFault) { try cgroup(instance.app, facts).kill() } catch let fault {
+      do throws(SystemFault) { try cgroup(instance, facts).kill() } catch let fault {
         throw HostFailure(.failed, "\(instance.app) could not be killed: \(error.message); \(fault)")
       }
     }
@@ -208,7 +208,7 @@ extension ContainerHost {
   }
 
   package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
-    let group = cgroup(instance.app, await link.lastFacts)
+    let group = cgroup(instance, await link.lastFacts)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) has no cgroup: it does not run") }
     return group.usage()
   }
@@ -217,11 +217,11 @@ extension ContainerHost {
     // Best effort: an engine that does not answer has told its facts before, or its apps' groups are where they are without.
     let facts = await link.lastFacts
     return await files.usages(
-      instances.map { ($0.instance, cgroup($0.instance.app, facts), $0.pid) }, details: details)
+      instances.map { ($0.instance, cgroup($0.instance, facts), $0.pid) }, details: details)
   }
 
   package func processes(_ instance: Instance) async -> [Int32] {
-    (try? cgroup(instance.app, await link.lastFacts).processes) ?? []
+    (try? cgroup(instance, await link.lastFacts).processes) ?? []
   }
 
   package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
@@ -259,9 +259,9 @@ extension ContainerHost {
     }
     if engine.differences.leavesExecMonitors {
       let others = AppCgroup.monitors(settings.hierarchy, parent: settings.layout.cgroupParent)
-      ExecMonitor.kill(of: id, in: [cgroup(instance.app, facts), others])
+      ExecMonitor.kill(of: id, in: [cgroup(instance, facts), others])
     }
-    if await !register.hasOther(instance) { try await removeGroup(cgroup(instance.app, facts)) }
+    if await !register.hasOther(instance) { try await removeGroup(cgroup(instance, facts)) }
     await register.drop(id)
   }
 

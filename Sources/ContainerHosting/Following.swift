@@ -208,7 +208,7 @@ extension ContainerHost {
     switch details.state.status {
     case .running, .paused:
       let paused = details.state.status == .paused
-      let group = cgroup(instance.app, try await link.facts())
+      let group = cgroup(instance, try await link.facts())
       await register.add(
         instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
       let run = try await adoptedFacts(instance, launch, engine)
@@ -220,7 +220,7 @@ extension ContainerHost {
     case .restarting, .removing, .exited, .dead, .stopping, .stopped, .unknown:
       await register.add(instance, launch, .ended)
       // The group is this run's own, so what it counted is too. v1 counts nothing here, and podman says nothing there.
-      let kills = cgroup(instance.app, try await link.facts()).outOfMemoryKills()
+      let kills = cgroup(instance, try await link.facts()).outOfMemoryKills()
       return .ended(Self.report(details, outOfMemory: kills > 0))
     }
   }

@@ -45,7 +45,7 @@ extension ContainerHost {
     do throws(SystemFault) {
       // The parents are root's alone: the way to the socket is the app's own mount.
       _ = try Folder(making: "\(settings.layout.run)/apps", mode: 0o700)
-      let group = cgroup(policy.id, try? await link.facts()).path
+      let group = cgroup(instance, try? await link.facts()).path
       try await notifySockets.open(
         Self.socketName(instance), in: settings.layout.appSockets(policy.id, launch.generation), uid: uid, cgroup: group
       ) { message in told.yield(.told(instance, ready: message.ready, status: message.status)) }

@@ -62,9 +62,12 @@ actor Register {
   /// Known containers that may run.
   var living: [Entry] { entries.values.filter { $0.stage == .running } }
 
-  /// Whether another generation of the same app is here.
+  /// Whether another generation of the same app is here that has the same group.
   func hasOther(_ instance: Instance) -> Bool {
-    entries.values.contains { $0.instance.app == instance.app && $0.instance.handle != instance.handle && !$0.removing }
+    entries.values.contains {
+      $0.instance.app == instance.app && $0.instance.ownGroup == instance.ownGroup
+        && $0.instance.handle != instance.handle && !$0.removing
+    }
   }
 
   /// False: it is not waiting to be started.

@@ -6,13 +6,26 @@ package struct Instance: Sendable, Hashable {
   package var nonce: String
   /// The host's own name for it: a container id, or a shim's socket name.
   package var handle: String
+  /// Made while another generation of the app was there: its cgroup has its generation in its name, and its log a file of its own.
+  package var isBeside: Bool
 
-  package init(app: AppID, generation: UInt64, nonce: String, handle: String) {
+  package init(app: AppID, generation: UInt64, nonce: String, handle: String, isBeside: Bool = false) {
+    self.isBeside = isBeside
     self.app = app
     self.generation = generation
     self.nonce = nonce
     self.handle = handle
   }
+}
+
+extension Instance {
+  /// The generation that its cgroup is named after; nil: after the app alone.
+  package var ownGroup: UInt64? { isBeside ? generation : nil }
+}
+
+extension Launch {
+  /// As the instance's.
+  package var ownGroup: UInt64? { isBeside ? generation : nil }
 }
 
 /// What a host needs to make one generation of an app.
@@ -24,8 +37,13 @@ package struct Launch: Sendable {
   package var uidBase: UInt32
   /// What `prepare` resolved: an image id; empty for native.
   package var artifact: String
+  /// Another generation of the app is there. Both have the same ids: they are the same app.
+  package var isBeside: Bool
 
-  package init(policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, artifact: String) {
+  package init(
+    policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, artifact: String, isBeside: Bool = false
+  ) {
+    self.isBeside = isBeside
     self.policy = policy
     self.generation = generation
     self.nonce = nonce
@@ -256,6 +274,9 @@ package protocol AppHost: Sendable {
   func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
     -> String
 
+  /// What the image's name of a policy means now, if that is known here without fetching anything; nil: nothing to compare.
+  func present(_ policy: Policy) async -> String?
+
   /// The handle of the instance that `create` would make, if that is known before, and if an instance that was not started ends
   /// with this process; else nil.
   func plannedHandle(_ launch: Launch) -> String?
@@ -324,4 +345,6 @@ extension AppHost {
   package func run() async {}
 
   package func plannedHandle(_ launch: Launch) -> String? { nil }
+
+  package func present(_ policy: Policy) async -> String? { nil }
 }

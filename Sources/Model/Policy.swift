@@ -36,6 +36,7 @@ package struct Policy: Sendable, Equatable {
   /// Commands that must succeed first, each run like the app itself, in this order.
   package var preStart: [[String]] = []
   package var schedule: Schedule?
+  package var update = UpdateRule()
   package var stopSignal: Int32 = 15
   package var stopGrace: Duration = .seconds(10)
   package var network = Network()

@@ -20,7 +20,7 @@ extension NativeHost {
   /// A shim that answers with our nonce says itself what became of the app; else its record on disk does; else what is left
   /// tells: a socket nobody listens on is that of a shim that was killed.
   private func adopt(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> Adoption {
-    let run = Run(group(instance.app), launch.policy.limits)
+    let run = Run(group(instance.app, instance.ownGroup), launch.policy.limits)
     run.missing = run.group.unsupported(launch.policy.limits).map(\.description)
     let socket: SharedDescriptor
     do throws(SystemFault) {
@@ -96,10 +96,12 @@ extension NativeHost {
         let name = String(file.dropLast(".sock".count))
         guard !names.contains(name), let dot = name.lastIndex(of: "."), let app = AppID(stored: String(name[..<dot]))
         else { continue }
-        if !known.contains(where: { $0.app == app }) {
-          let group = group(app)
+        if let generation = UInt64(name[name.index(after: dot)...]) {
           // Best effort: what is still there shows when the next launch of this app is refused for it.
-          try? group.kill()
+          try? group(app, generation).kill()
+        }
+        if !known.contains(where: { $0.app == app }) {
+          try? group(app).kill()
           removed.append(name)
         }
         if let left = try? UnixSocket.connect("\(Self.sockets(layout))/\(file)", kind: .packets) {

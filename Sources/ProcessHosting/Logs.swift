@@ -28,7 +28,7 @@ extension NativeHost {
     let live = runs.filter { $0.key.app == app && !$0.value.isEndKnown }
     // What ended runs wrote comes first, as for containers.
     let filter = LogReader.Filter(
-      besides: Set(live.map(\.key.generation).filter { $0 != instance?.generation }),
+      besides: query.run != nil ? [] : Set(live.map(\.key.generation).filter { $0 != instance?.generation }),
       only: query.run)
     let run = instance.flatMap { live[$0] }
     // The folder is made here as well as at create: a reader may come first, and has to watch it.

@@ -22,14 +22,14 @@ extension NativeHost {
   }
 
   package func kill(_ instance: Instance) async throws(HostFailure) {
-    do throws(SystemFault) { try group(instance.app).kill() } catch  where error.code == ENOENT {
+    do throws(SystemFault) { try group(instance.app, instance.ownGroup).kill() } catch  where error.code == ENOENT {
       return
     } catch { throw HostFailure(.failed, "\(instance.app) could not be killed: \(error)") }
   }
 
   package func setPaused(_ instance: Instance, _ paused: Bool) async throws(HostFailure) {
     runs[instance]?.isPaused = paused
-    do throws(SystemFault) { try group(instance.app).setFrozen(paused) } catch {
+    do throws(SystemFault) { try group(instance.app, instance.ownGroup).setFrozen(paused) } catch {
       throw HostFailure(.failed, "\(instance.app) could not be \(paused ? "paused" : "unpaused"): \(error)")
     }
   }
@@ -37,15 +37,15 @@ extension NativeHost {
   // MARK: Remove
 
   package func remove(_ instance: Instance) async throws(HostFailure) {
-    let group = group(instance.app)
+    let group = group(instance.app, instance.ownGroup)
     if let run = runs[instance] {
       _ = run.connection?.send(.acknowledge)
       run.isEndKnown = true
       endReaders(run)
       run.connection?.close()
     }
-    // A group belongs to the app, not to one generation of it: a later one's must not be touched.
-    if !runs.contains(where: { $0.key.app == instance.app && $0.key != instance }) {
+    // A group can be a later generation's by now, which must not be touched.
+    if !runs.contains(where: { $0.value.group.path == group.path && $0.key != instance }) {
       try await clear(group, instance.app)
     }
     runs[instance] = nil
@@ -70,7 +70,7 @@ extension NativeHost {
   // MARK: Usage and layers
 
   package func usage(_ instance: Instance) async throws(HostFailure) -> Usage {
-    let group = group(instance.app)
+    let group = group(instance.app, instance.ownGroup)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) is not there") }
     return group.usage()
   }

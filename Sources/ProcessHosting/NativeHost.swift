@@ -106,8 +106,9 @@ package actor NativeHost: AppHost {
   static func outcomes(_ layout: InstanceLayout) -> String { "\(layout.state)/runs" }
   static func runName(_ instance: Instance) -> String { "\(instance.app).\(instance.generation)" }
 
-  func group(_ app: AppID) -> AppCgroup {
-    AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .native)
+  /// `generation`: of a run that was made beside another.
+  nonisolated func group(_ app: AppID, _ generation: UInt64? = nil) -> AppCgroup {
+    AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, generation: generation, kind: .native)
   }
 
   // MARK: Prepare
@@ -159,9 +160,10 @@ package actor NativeHost: AppHost {
   package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
     let app = launch.policy.id
     let instance = Instance(
-      app: app, generation: launch.generation, nonce: launch.nonce, handle: plannedHandle(launch) ?? "")
+      app: app, generation: launch.generation, nonce: launch.nonce, handle: plannedHandle(launch) ?? "",
+      isBeside: launch.isBeside)
     guard runs[instance] == nil else { throw HostFailure(.conflict, "\(app) exists already") }
-    let group = group(app)
+    let group = group(app, launch.ownGroup)
     if (try? group.isPopulated) == true {
       throw HostFailure(.conflict, "processes of an earlier run of \(app) are still there")
     }
@@ -213,6 +215,7 @@ package actor NativeHost: AppHost {
     places.sockets = Self.sockets(layout)
     places.runs = Self.outcomes(layout)
     places.log = layout.appLog(policy.id)
+    places.logIsShared = launch.isBeside
     let walls = try walls(policy)
     do throws(PlanProblem) {
       var plan = try LaunchPlan(launch, table, membership, places, walls)
@@ -290,7 +293,7 @@ package actor NativeHost: AppHost {
       run.isStarted = true
       return run
     }
-    let group = group(instance.app)
+    let group = group(instance.app, instance.ownGroup)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) was not created") }
     let run = Run(group, launch.policy.limits)
     try spawn(instance, launch, run)

@@ -7,13 +7,12 @@ extension NativeHost {
   package nonisolated func usages(_ instances: [(instance: Instance, pid: Int32)], details: Bool) async
     -> [Instance: Usage]
   {
-    await reader.read(instances.map { ($0.instance, groupOf($0.instance.app), $0.pid) }, details: details)
+    await reader.read(
+      instances.map { ($0.instance, group($0.instance.app, $0.instance.ownGroup), $0.pid) }, details: details)
   }
 
-  package func processes(_ instance: Instance) async -> [Int32] { (try? group(instance.app).processes) ?? [] }
-
-  private nonisolated func groupOf(_ app: AppID) -> AppCgroup {
-    AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .native)
+  package func processes(_ instance: Instance) async -> [Int32] {
+    (try? group(instance.app, instance.ownGroup).processes) ?? []
   }
 }
 

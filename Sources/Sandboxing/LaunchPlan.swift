@@ -50,6 +50,8 @@ package struct LaunchPlan: Sendable, Equatable {
     /// Outcomes of runs.
     package var runs = ""
     package var log = ""
+    /// Another shim writes there too: files of its own.
+    package var logIsShared = false
     package init() {}
   }
 

@@ -116,9 +116,11 @@ struct Composition {
         return false
       }
       let app = stored.instance.app
-      let slice = CgroupName.slice(base: layout.cgroupBase, instance: layout.name, app: app)
+      let generation = stored.instance.ownGroup
+      let slice = CgroupName.slice(
+        base: layout.cgroupBase, instance: layout.name, app: app, generation: generation)
       return [
-        AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, kind: .container),
+        AppCgroup(hierarchy, parent: layout.cgroupParent, app: app, generation: generation, kind: .container),
         AppCgroup(hierarchy, slice: slice),
       ].contains { (try? $0.isPopulated) == true }
     }

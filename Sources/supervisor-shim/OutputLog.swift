@@ -4,7 +4,8 @@ internal import Model
 internal import Sandboxing
 
 /// The app's output on disk: whole pages moved from its pipes into `NNNNNN.log` by the kernel, one index record per move.
-/// Bounded by size and number of files; what a full disk cannot take is dropped and counted, and the app goes on.
+/// Bounded by size and number of files; what a full disk cannot take is dropped and counted, and the app goes on. A file is written
+/// by one shim alone: two generations of an app that run beside each other take turns in the numbers, and count together.
 struct OutputLog: ~Copyable {
   /// The most moved at once, and so the most one record speaks of.
   private static let most = 1 << 20
@@ -24,10 +25,11 @@ struct OutputLog: ~Copyable {
   /// Lost in all by this run for want of room on disk.
   private(set) var dropped: UInt64 = 0
 
-  /// Goes on with the newest file, after cutting a torn record off its index.
+  /// Goes on with the newest file, after cutting a torn record off its index; with a new one where another shim writes that.
   static func open(_ plan: LaunchPlan) throws(SystemFault) -> OutputLog {
     let folder = try Folder(opening: plan.places.log)
-    let number = try numbers(folder).last ?? 1
+    var number = try numbers(folder).last ?? 1
+    if plan.places.logIsShared { number = try claim(folder) }
     let log = try folder.open(LogName.log(number), O_RDWR | O_CREAT, mode: 0o640)
     let index = try folder.open(LogName.index(number), O_RDWR | O_CREAT, mode: 0o640)
     let nowhere = Descriptor(owning: try check("open", "/dev/null") { Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC) })
@@ -48,6 +50,17 @@ struct OutputLog: ~Copyable {
     self.log = log
     self.index = index
     self.nowhere = nowhere
+  }
+
+  /// Makes the log of the next number that nobody has; its index, by which readers find it, comes after.
+  private static func claim(_ folder: borrowing Folder) throws(SystemFault) -> UInt32 {
+    var number = (try numbers(folder).last ?? 0) + 1
+    while true {
+      do throws(SystemFault) {
+        _ = try folder.open(LogName.log(number), O_RDWR | O_CREAT | O_EXCL, mode: 0o640)
+        return number
+      } catch  where error.code == EEXIST { number += 1 }
+    }
   }
 
   private static func numbers(_ folder: borrowing Folder) throws(SystemFault) -> [UInt32] {
@@ -151,11 +164,16 @@ struct OutputLog: ~Copyable {
 
   /// Begins the next pair of files, and removes whole pairs beyond the number allowed.
   private mutating func rotate() throws(SystemFault) {
-    let next = number + 1
-    let newLog = try folder.open(LogName.log(next), O_RDWR | O_CREAT | O_TRUNC, mode: 0o640)
-    let newIndex = try folder.open(LogName.index(next), O_RDWR | O_CREAT | O_TRUNC, mode: 0o640)
-    log = newLog
-    index = newIndex
+    let next = try Self.claim(folder)
+    do throws(SystemFault) {
+      let newLog = try folder.open(LogName.log(next), O_RDWR | O_CREAT | O_TRUNC, mode: 0o640)
+      let newIndex = try folder.open(LogName.index(next), O_RDWR | O_CREAT | O_TRUNC, mode: 0o640)
+      log = newLog
+      index = newIndex
+    } catch {
+      try folder.remove(LogName.log(next))
+      throw error
+    }
     number = next
     size = 0
     indexSize = 0

@@ -35,6 +35,10 @@ final class ContainerRig: HostRig {
   "containers keep the contract of every runtime",
   .enabled(if: !Rig.available.isEmpty, "no engine: SUPERVISOR_TEST_DOCKER_SOCK and _PODMAN_SOCK are not set"))
 struct ContractTests {
+  @Test(
+    "two generations of an app run beside each other, each with limits and output of its own", arguments: Rig.available)
+  func beside(_ rig: Rig) async throws { try await HostContract.beside(ContainerRig(rig)) }
+
   @Test("an app's exit code and both its streams arrive", arguments: Rig.available)
   func exitCode(_ rig: Rig) async throws { try await HostContract.exitCode(ContainerRig(rig)) }
 

@@ -28,11 +28,13 @@ final class Stage: Sendable {
   }
 
   /// Creates and starts one generation of an app.
-  func run(_ policy: Policy, generation: UInt64 = 1, uidBase: UInt32 = 0x20_0000) async throws -> Running {
+  func run(_ policy: Policy, generation: UInt64 = 1, uidBase: UInt32 = 0x20_0000, isBeside: Bool = false) async throws
+    -> Running
+  {
     let artifact = try await host.prepare(policy) { _ in }
     let launch = Launch(
       policy: policy, generation: generation, nonce: String(UInt64.random(in: .min ... .max), radix: 16),
-      uidBase: uidBase, artifact: artifact)
+      uidBase: uidBase, artifact: artifact, isBeside: isBeside)
     let instance = try await host.create(launch)
     do {
       let facts = try await host.start(instance, launch)
@@ -329,6 +331,56 @@ enum HostContract {
       #expect(try await stage.output(running, LogQuery(follow: true)) == "one\ntwo\nthree\n")
       _ = try await stage.end(running)
       try await stage.host.remove(running.instance)
+    }
+  }
+
+  /// Two generations of one app, each under its own limits; the end of one leaves the other alone, also over a change of daemons.
+  static func beside(_ rig: any HostRig) async throws {
+    try await withStage(rig) { first in
+      let script = "echo began $N; trap 'echo ends $N; exit 0' TERM; while :; do sleep 0.05; done"
+      var policy = try rig.policy("pair", script)
+      policy.limits.memory = .mebibytes(64)
+      policy.environment.append(.init(name: "N", value: "one"))
+      let old = try await first.run(policy, generation: 1)
+      policy.limits.memory = .mebibytes(48)
+      policy.environment = policy.environment.map { $0.name == "N" ? .init(name: "N", value: "two") : $0 }
+      let new = try await first.run(policy, generation: 2, isBeside: true)
+      #expect(try await first.host.usage(old.instance).memoryLimit == .mebibytes(64))
+      #expect(try await first.host.usage(new.instance).memoryLimit == .mebibytes(48))
+      #expect(await Set(first.host.processes(old.instance)).isDisjoint(with: first.host.processes(new.instance)))
+      await rig.drop(first.host)
+      let second = try await Stage(rig)
+      let (found, removed) = try await second.host.adopt([
+        (old.instance, old.launch), (new.instance, new.launch),
+      ])
+      #expect(removed.isEmpty)
+      for instance in [old.instance, new.instance] {
+        guard case .running? = found[instance] else {
+          Issue.record("\(instance.generation): \(String(describing: found[instance]))")
+          return
+        }
+      }
+      try await second.host.signal(old.instance, 15)
+      #expect(try await second.end(old).cause == .code(0))
+      try await second.host.remove(old.instance)
+      #expect(try await second.host.usage(new.instance).memoryLimit == .mebibytes(48))
+      #expect(await !second.host.processes(new.instance).isEmpty)
+      #expect(try await second.output(new, LogQuery(run: 1)) == "began one\nends one\n")
+      #expect(try await second.output(new, LogQuery(run: 2)) == "began two\n")
+      let both = try await second.output(new)
+      #expect(both.contains("ends one\n") && both.contains("began two\n"), "\(both)")
+      // And the next one has the app's own group again, while the one beside it is still there.
+      policy.limits.memory = .mebibytes(40)
+      let third = try await second.run(policy, generation: 3)
+      try await second.host.kill(new.instance)
+      #expect(try await second.end(new).cause == .signal(9))
+      try await second.host.remove(new.instance)
+      #expect(try await second.host.usage(third.instance).memoryLimit == .mebibytes(40))
+      try await second.host.kill(third.instance)
+      _ = try await second.end(third)
+      try await second.host.remove(third.instance)
+      await #expect(throws: HostFailure.self) { try await second.host.usage(new.instance) }
+      await rig.drop(second.host)
     }
   }
 

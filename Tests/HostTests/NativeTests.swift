@@ -63,6 +63,12 @@ struct NativeContractTests {
     try await HostContract.follow(NativeRig())
   }
 
+  @Test("two generations of an app run beside each other, each with limits and output of its own") func beside()
+    async throws
+  {
+    try await HostContract.beside(NativeRig())
+  }
+
   @Test("what was created when its daemon died can be started by the next") func adoptCreated() async throws {
     try await HostContract.adoptCreated(NativeRig())
   }
