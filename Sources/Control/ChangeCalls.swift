@@ -74,6 +74,7 @@ extension PlannedChange {
     .object([
       "name": .string(id.name), "change": .string(change.kind.rawValue), "fields": .array(change.fields.map(\.json)),
       "overrides": .array(overrides.map(\.json)), "behind": .optional(behind),
+      "order": startsFirst ? "start-first" : .null,
     ])
   }
 }

@@ -124,7 +124,9 @@ enum KubernetesExport {
       return .object([
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(id, labels),
         "spec": .object([
-          "replicas": 1, "strategy": .object(["type": "Recreate"]), "selector": .object(["matchLabels": selector]),
+          "replicas": 1,
+          "strategy": .object(["type": policy.update.order == .startFirst ? "RollingUpdate" : "Recreate"]),
+          "selector": .object(["matchLabels": selector]),
           "template": template,
         ]),
       ])

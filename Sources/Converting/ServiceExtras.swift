@@ -10,12 +10,7 @@ extension ServiceImport {
       case "restart_policy": takeRestart(member.value)
       case "replicas" where member.value.text == "1": break
       case "mode" where member.value.text == "replicated": break
-      case "update_config" where policyKeys.contains { $0.key == "update_config" && $0.isSupported }:
-        let parts = (member.value.members ?? []).filter { ["order", "failure_action"].contains($0.key) }
-        if !parts.isEmpty { set("update_config", member.value.made(map: parts.map { ($0.key, $0.value) })) }
-        for part in member.value.members ?? [] where !["order", "failure_action"].contains(part.key) {
-          remark(.dropped, part.keyNode, "deploy.update_config.\(part.key)", "one app is updated at a time")
-        }
+      case "update_config": takeUpdate(member.value)
       case "replicas":
         remark(
           .dropped, member.keyNode, "deploy.replicas", "one policy is one app: import it again with another prefix")
@@ -23,6 +18,21 @@ extension ServiceImport {
         remark(.dropped, member.keyNode, "deploy.\(member.key)", "it is for a cluster: this is one host")
       }
     }
+  }
+
+  private mutating func takeUpdate(_ value: Written) {
+    var parts: [(String, Written)] = []
+    for part in value.members ?? [] where !part.key.hasPrefix("x-") {
+      switch part.key {
+      case "order" where part.value.text == "start-first":
+        remark(
+          .dropped, part.keyNode, "deploy.update_config.order",
+          "start-first is for apps without ports, networks and writable volumes: write it where that is so")
+      case "order", "failure_action", "monitor": parts.append((part.key, part.value))
+      default: remark(.dropped, part.keyNode, "deploy.update_config.\(part.key)", "one app is updated at a time")
+      }
+    }
+    if !parts.isEmpty { set("update_config", value.made(map: parts)) }
   }
 
   private mutating func takeResources(_ value: Written) {

@@ -173,6 +173,14 @@ private func order(_ policy: Policy) -> [String] {
   }
   let carried = policy.dependencies.filter(\.restart).map(\.app.name)
   if !carried.isEmpty { lines.append("It is restarted when \(carried.joined(separator: " or ")) is.") }
+  if policy.update.order == .startFirst {
+    lines.append("A new version of it proves itself beside the old one, which is stopped then.")
+  }
+  switch policy.update.failureAction {
+  case .rollback: lines.append("A new version that does not work is taken back.")
+  case .pause: lines.append("A new version that does not work is left as it is.")
+  case .continue: break
+  }
   for command in policy.preStart { lines.append("Before each start \(command.joined(separator: " ")) must succeed.") }
   if let schedule = policy.schedule {
     let rest = schedule.concurrency == .replace ? "the old one is ended" : "the new one is left out"

@@ -2,7 +2,8 @@ internal import Model
 
 /// Every key of a policy file. The order is that of the canonical document; what others depend on is read first.
 let fieldTable: [Field] =
-  identityFields + runFields + limitFields + lifecycleFields + healthFields + networkFields + fileFields + rightsFields
+  identityFields + runFields + limitFields + lifecycleFields + updateFields + healthFields + networkFields + fileFields
+  + rightsFields
   + laterFields
 
 /// Keys that are read although they are no fields: older manifests' pairs and labels.

@@ -7,12 +7,6 @@ let laterFields: [Field] = [
     "bounding instances of templates"),
   Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
   Field(
-    later: "update_config", "How a new version takes over",
-    .object([
-      .init("order", .word(["start-first", "stop-first"]), "Which comes first"),
-      .init("failure_action", .word(["rollback", "pause", "continue"]), "When the new one does not get ready"),
-    ]), "updates without a gap"),
-  Field(
     later: "egress", "What the app may connect to",
     .object([
       .init("allow", .list(.text(most: 320)), "HOST:PORT and CIDR:PORT"),

@@ -21,6 +21,13 @@ package struct Change: Sendable, Equatable {
     package var new: JSONValue?
     /// What this field alone would need.
     package var kind: Kind
+
+    package init(key: String, old: JSONValue?, new: JSONValue?, kind: Kind) {
+      self.key = key
+      self.old = old
+      self.new = new
+      self.kind = kind
+    }
   }
 
   package var kind: Kind

@@ -11,6 +11,7 @@ extension Draft {
     checkUser()
     checkEngineObjects()
     checkHealth()
+    checkUpdate()
   }
 
   /// Below /proc lie links to what a runtime has open while it starts the app: one of them as working folder leads to the host.

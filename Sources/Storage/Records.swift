@@ -72,11 +72,24 @@ package struct StoredInstance: Sendable, Equatable {
   package var preStart: Int?
   /// It has counted as ready.
   package var isReady: Bool
+  /// What it is to its app. Written with its first row; afterwards only `seatInstances` changes it.
+  package var seat: Seat
+
+  /// What a generation is to its app.
+  package enum Seat: String, Sendable {
+    /// The one that the app is.
+    case present
+    /// It is to take the present one's place.
+    case next
+    /// Its place was taken, or it will not get one: it is being ended.
+    case past
+  }
 
   package init(
     instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = "",
-    preStart: Int? = nil, isReady: Bool = false
+    preStart: Int? = nil, isReady: Bool = false, seat: Seat = .present
   ) {
+    self.seat = seat
     self.preStart = preStart
     self.isReady = isReady
     self.instance = instance
@@ -85,6 +98,23 @@ package struct StoredInstance: Sendable, Equatable {
     self.folder = folder
     self.artifact = artifact
     self.engine = engine
+  }
+}
+
+/// An update that is not decided yet: the policy that is not the applied one.
+package struct StoredUpdate: Sendable, Equatable {
+  package enum Role: String, Sendable {
+    /// What the app is to become (`start-first`).
+    case next
+    /// What the app was (`stop-first`).
+    case previous
+  }
+  package var role: Role
+  package var app: StoredApp
+
+  package init(role: Role, app: StoredApp) {
+    self.role = role
+    self.app = app
   }
 }
 
@@ -123,8 +153,13 @@ package enum StorageChange: Sendable {
   case setInstancePolicy(AppID, generation: UInt64, canonical: String)
   /// With its instance and its rest; not with its ids.
   case removeApp(AppID)
+  /// In place of an earlier row of the same generation, whose seat it keeps.
   case putInstance(StoredInstance)
-  case removeInstance(AppID)
+  case removeInstance(AppID, generation: UInt64)
+  /// The app's instance of `present`, if there is one, is the present one, and all others are past.
+  case seatInstances(AppID, present: UInt64?)
+  case putUpdate(StoredUpdate)
+  case removeUpdate(AppID, StoredUpdate.Role)
   /// The app's instance of this generation counts as ready.
   case setReady(AppID, generation: UInt64)
   case putRest(StoredRest)
@@ -141,6 +176,9 @@ package struct StorageSnapshot: Sendable {
   package var apps: [StoredApp] = []
   package var instances: [StoredInstance] = []
   package var rests: [StoredRest] = []
+  package var updates: [StoredUpdate] = []
+  /// The highest generation that is known to have run.
+  package var lastRuns: [AppID: UInt64] = [:]
   package var overrides: [AppID: [StoredOverride]] = [:]
   /// Id ranges of apps whose data is kept though the app is gone.
   package var idSlots: [AppID: UInt32] = [:]

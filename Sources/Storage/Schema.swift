@@ -52,6 +52,23 @@ enum Schema {
             app TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, until INTEGER, PRIMARY KEY (app, key)) STRICT;
           """)
     }
+    migrator.registerMigration("generations beside each other") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE generation (
+            app TEXT NOT NULL, generation INTEGER NOT NULL, nonce TEXT NOT NULL, handle TEXT NOT NULL, runtime TEXT NOT NULL,
+            canonical TEXT NOT NULL, folder TEXT NOT NULL, artifact TEXT NOT NULL, engine TEXT NOT NULL, pre_start INTEGER,
+            ready INTEGER NOT NULL, seat TEXT NOT NULL, beside INTEGER NOT NULL, PRIMARY KEY (app, generation)) STRICT;
+          INSERT INTO generation SELECT
+            app, generation, nonce, handle, runtime, canonical, folder, artifact, engine, pre_start, ready, 'present', 0
+            FROM instance;
+          DROP TABLE instance;
+          ALTER TABLE generation RENAME TO instance;
+          CREATE TABLE app_update (
+            app TEXT PRIMARY KEY, role TEXT NOT NULL, stack TEXT NOT NULL, origin TEXT NOT NULL, file TEXT NOT NULL,
+            folder TEXT NOT NULL, canonical TEXT NOT NULL, generation INTEGER NOT NULL, artifact TEXT NOT NULL) STRICT;
+          """)
+    }
     return migrator
   }
 
@@ -86,17 +103,35 @@ enum Schema {
       try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
       try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
+      try run(database, "DELETE FROM app_update WHERE app = ?", [id.name])
       try run(database, "DELETE FROM rest WHERE app = ?", [id.name])
       try run(database, "DELETE FROM run_exit WHERE app = ?", [id.name])
     case .putInstance(let stored):
       try run(
-        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        database,
+        "INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, generation) DO UPDATE SET nonce = excluded.nonce, handle = excluded.handle, runtime = excluded.runtime, canonical = excluded.canonical, folder = excluded.folder, artifact = excluded.artifact, engine = excluded.engine, pre_start = excluded.pre_start, ready = excluded.ready",
         [
           stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
           stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
-          stored.engine, stored.preStart.map { Int64($0) }, stored.isReady ? 1 : 0,
+          stored.engine, stored.preStart.map { Int64($0) }, stored.isReady ? 1 : 0, stored.seat.rawValue,
+          stored.instance.isBeside ? 1 : 0,
         ])
-    case .removeInstance(let id): try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
+    case .removeInstance(let id, let generation):
+      try run(database, "DELETE FROM instance WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
+    case .seatInstances(let id, let present):
+      try run(
+        database, "UPDATE instance SET seat = CASE WHEN generation IS ? THEN 'present' ELSE 'past' END WHERE app = ?",
+        [present.map { Int64($0) }, id.name])
+    case .putUpdate(let update):
+      let app = update.app
+      try run(
+        database, "INSERT OR REPLACE INTO app_update VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+          app.id.name, update.role.rawValue, app.stack, app.origin, app.file, app.folder, app.canonical,
+          Int64(app.generation), app.artifact,
+        ])
+    case .removeUpdate(let id, let role):
+      try run(database, "DELETE FROM app_update WHERE app = ? AND role = ?", [id.name, role.rawValue])
     case .setReady(let id, let generation):
       try run(
         database, "UPDATE instance SET ready = 1 WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
@@ -178,6 +213,12 @@ enum Schema {
       snapshot.instances.append(try instance(row, path))
     }
     for row in try Row.fetchAll(database, sql: "SELECT * FROM rest") { snapshot.rests.append(try rest(row, path)) }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM app_update") {
+      if let update = try update(row, snapshot.apps, path) { snapshot.updates.append(update) }
+    }
+    for row in try Row.fetchAll(database, sql: "SELECT app, max(run) AS last FROM run_exit GROUP BY app") {
+      snapshot.lastRuns[try id(row["app"], path)] = UInt64(clamping: row["last"] as Int64)
+    }
     for row in try Row.fetchAll(database, sql: "SELECT * FROM override ORDER BY app, key") {
       snapshot.overrides[try id(row["app"], path), default: []].append(
         StoredOverride(
@@ -205,17 +246,35 @@ enum Schema {
       generation: UInt64(row["generation"] as Int64), uidSlot: slot, artifact: row["artifact"])
   }
 
+  /// Nil: of an app that is not there any more. The rest of what it says is the app's own.
+  private static func update(_ row: Row, _ apps: [StoredApp], _ path: String) throws -> StoredUpdate? {
+    let id = try id(row["app"], path)
+    guard var app = apps.first(where: { $0.id == id }) else { return nil }
+    guard let role = StoredUpdate.Role(rawValue: row["role"]) else {
+      throw StorageFailure.damaged(path: path, why: "the update of app \(id) does not add up")
+    }
+    app.stack = row["stack"]
+    app.origin = row["origin"]
+    app.file = row["file"]
+    app.folder = row["folder"]
+    app.canonical = row["canonical"]
+    app.generation = UInt64(row["generation"] as Int64)
+    app.artifact = row["artifact"]
+    return StoredUpdate(role: role, app: app)
+  }
+
   private static func instance(_ row: Row, _ path: String) throws -> StoredInstance {
-    guard let runtime = Runtime(rawValue: row["runtime"]) else {
-      throw StorageFailure.damaged(path: path, why: "an instance's runtime is not one")
+    guard let runtime = Runtime(rawValue: row["runtime"]), let seat = StoredInstance.Seat(rawValue: row["seat"]) else {
+      throw StorageFailure.damaged(path: path, why: "an instance's row does not add up")
     }
     return StoredInstance(
       instance: Instance(
         app: try id(row["app"], path), generation: UInt64(row["generation"] as Int64), nonce: row["nonce"],
-        handle: row["handle"]),
+        handle: row["handle"], isBeside: row["beside"] as Int64 == 1),
       runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"],
-      engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) }, isReady: row["ready"] as Int64 == 1
-    )
+      engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) },
+      isReady: row["ready"] as Int64 == 1,
+      seat: seat)
   }
 
   private static func rest(_ row: Row, _ path: String) throws -> StoredRest {

@@ -27,12 +27,12 @@ struct Attendance {
 
 extension Supervisor {
   /// Begins to watch a run that is there, and ends watching one that is not; called after each change of a life.
-  func attend(_ id: AppID) {
-    guard let record = apps[id] else { return }
+  func attend(_ seat: Seat) {
+    guard let record = self[seat] else { return }
     guard case .running(let instance, let facts, let paused) = record.life.stage else {
       record.attendance?.end()
-      apps[id]?.attendance = nil
-      if record.life.stage.instance == nil { apps[id]?.heardReady = false }
+      self[seat]?.attendance = nil
+      if record.life.stage.instance == nil { self[seat]?.heardReady = false }
       return
     }
     if record.attendance?.instance != instance {
@@ -41,26 +41,26 @@ extension Supervisor {
     }
     // What is frozen cannot answer, and that is no fault of it.
     if paused {
-      apps[id]?.attendance?.checks?.cancel()
-      apps[id]?.attendance?.checks = nil
-    } else if apps[id]?.attendance?.checks == nil, apps[id]?.attendance?.monitor != nil {
-      apps[id]?.attendance?.checks = watchHealth(id, instance)
+      self[seat]?.attendance?.checks?.cancel()
+      self[seat]?.attendance?.checks = nil
+    } else if self[seat]?.attendance?.checks == nil, self[seat]?.attendance?.monitor != nil {
+      self[seat]?.attendance?.checks = watchHealth(seat, instance)
     }
-    if apps[id]?.heardReady == true {
-      apps[id]?.heardReady = false
-      send(.ready("notify"), to: id)
+    if self[seat]?.heardReady == true {
+      self[seat]?.heardReady = false
+      send(.ready("notify"), to: seat)
     }
-    if apps[id]?.life.isReady == true, apps[id]?.storedReady == false {
-      apps[id]?.storedReady = true
-      save([.setReady(id, generation: instance.generation)])
+    if self[seat]?.life.isReady == true, self[seat]?.storedReady == false {
+      self[seat]?.storedReady = true
+      save([.setReady(seat.app, generation: instance.generation)])
     }
   }
 
   private func begin(_ instance: Instance, _ facts: RunFacts, _ record: AppRecord) {
-    let id = instance.app
+    let seat = record.seat
     let policy = record.current
     var attendance = Attendance(instance)
-    apps[id]?.storedReady = false
+    self[seat]?.storedReady = false
     if let check = policy.healthcheck.settled(image: facts.imageHealthcheck, restart: policy.restart) {
       // One that is taken over has had its start, or a part of it.
       let age =
@@ -68,22 +68,22 @@ extension Supervisor {
       attendance.monitor = Monitor(check, began: Clock.monotonic() - max(0, age.wholeNanoseconds))
     }
     if case .logLine(let text) = policy.readiness, !record.life.isReady {
-      attendance.others.append(watchOutput(id, instance, text))
+      attendance.others.append(watchOutput(seat, instance, text))
     }
     if let most = policy.limits.maximumCPUTime, most > .zero {
-      attendance.others.append(watchCPU(id, instance, policy.limits, most))
+      attendance.others.append(watchCPU(seat, instance, policy.limits, most))
     }
-    apps[id]?.attendance = attendance
+    self[seat]?.attendance = attendance
   }
 
-  private func isAttended(_ id: AppID, _ instance: Instance) -> Bool { apps[id]?.attendance?.instance == instance }
+  private func isAttended(_ seat: Seat, _ instance: Instance) -> Bool { self[seat]?.attendance?.instance == instance }
 
   // MARK: Health
 
   /// Ends with the run, or when it is frozen.
-  private func watchHealth(_ id: AppID, _ instance: Instance) -> Task<Void, Never> {
+  private func watchHealth(_ seat: Seat, _ instance: Instance) -> Task<Void, Never> {
     Task {
-      while !Task.isCancelled, let next = await check(id, instance) {
+      while !Task.isCancelled, let next = await check(seat, instance) {
         let pause = next - Clock.monotonic()
         guard pause > 0 else { continue }
         do { try await Task.sleep(for: .nanoseconds(pause)) } catch { return }
@@ -92,8 +92,8 @@ extension Supervisor {
   }
 
   /// One check; when the next one begins.
-  private func check(_ id: AppID, _ instance: Instance) async -> Int64? {
-    guard let record = apps[id], isAttended(id, instance), let check = record.attendance?.monitor?.check,
+  private func check(_ seat: Seat, _ instance: Instance) async -> Int64? {
+    guard let record = self[seat], isAttended(seat, instance), let check = record.attendance?.monitor?.check,
       let host = setup.hosts[record.runtime], let launch = record.launch
     else { return nil }
     let start = Clock.monotonic()
@@ -105,17 +105,20 @@ extension Supervisor {
     }
     let end = Clock.monotonic()
     // Frozen, ended or replaced meanwhile: what was found out is about nothing that is there.
-    guard !Task.isCancelled, isAttended(id, instance),
-      let result = apps[id]?.attendance?.monitor?.take(outcome, from: start, to: end)
+    guard !Task.isCancelled, isAttended(seat, instance),
+      let result = self[seat]?.attendance?.monitor?.take(outcome, from: start, to: end)
     else { return nil }
-    if result.change != nil { apps[id]?.attendance?.untold += 1 }
-    tellHealth(id, end)
+    if result.change != nil { self[seat]?.attendance?.untold += 1 }
+    tellHealth(seat, end)
     switch result.change {
-    case .healthy?: if apps[id]?.current.readiness == .healthy { send(.ready("healthcheck"), to: id) }
-    case .unhealthy?: send(.unhealthy(apps[id]?.attendance?.monitor?.complaint ?? outcome.reason), to: id)
+    case .healthy?: if self[seat]?.current.readiness == .healthy { send(.ready("healthcheck"), to: seat) }
+    case .unhealthy?: send(.unhealthy(self[seat]?.attendance?.monitor?.complaint ?? outcome.reason), to: seat)
     case .starting?, nil: break
     }
-    if result.change != nil { converge() }
+    if result.change != nil {
+      lookAtUpdate(seat)
+      converge()
+    }
     return result.next
   }
 
@@ -146,8 +149,10 @@ extension Supervisor {
   }
 
   /// Tells a change of health; of an app that flaps, at most so many in ten seconds, the next one with how many there were.
-  private func tellHealth(_ id: AppID, _ now: Int64) {
-    guard var attendance = apps[id]?.attendance, let monitor = attendance.monitor, attendance.untold > 0 else { return }
+  private func tellHealth(_ seat: Seat, _ now: Int64) {
+    guard var attendance = self[seat]?.attendance, let monitor = attendance.monitor, attendance.untold > 0 else {
+      return
+    }
     if now - attendance.toldSince >= 10_000_000_000 { (attendance.told, attendance.toldSince) = (0, now) }
     guard attendance.told < 10 else { return }
     var fields: [String: JSONValue] = ["health": .string(monitor.word.rawValue)]
@@ -155,53 +160,53 @@ extension Supervisor {
     if attendance.untold > 1 { fields["changes"] = .count(attendance.untold) }
     attendance.untold = 0
     attendance.told += 1
-    apps[id]?.attendance = attendance
-    save([tell("app.health", id, fields)])
+    self[seat]?.attendance = attendance
+    save([tell("app.health", seat, fields)])
   }
 
   // MARK: Readiness
 
   /// What an app said by its notify socket.
-  func heard(_ id: AppID, _ ready: Bool, _ status: String?) {
-    guard let record = apps[id], record.current.readiness == .notify else { return }
-    if let status { apps[id]?.attendance?.said = status.isEmpty ? nil : status }
+  func heard(_ seat: Seat, _ ready: Bool, _ status: String?) {
+    guard let record = self[seat], record.current.readiness == .notify else { return }
+    if let status { self[seat]?.attendance?.said = status.isEmpty ? nil : status }
     guard ready else { return }
     // An app may be quicker with it than its start's own answer.
-    if case .starting = record.life.stage { apps[id]?.heardReady = true }
-    send(.ready("notify"), to: id)
+    if case .starting = record.life.stage { self[seat]?.heardReady = true }
+    send(.ready("notify"), to: seat)
   }
 
   /// An app that an earlier daemon started may have said that it is ready while there was none to hear it. A shim hears it all the
   /// while; a container's words are lost, and to wait for them for ever would be worse than to believe it.
-  func tookOver(_ id: AppID) {
-    guard let record = apps[id], !record.life.isReady, record.current.readiness == .notify,
+  func tookOver(_ seat: Seat) {
+    guard let record = self[seat], !record.life.isReady, record.current.readiness == .notify,
       record.runtime == .container, case .running = record.life.stage
     else { return }
-    send(.ready("taken over: it may have said so meanwhile"), to: id)
+    send(.ready("taken over: it may have said so meanwhile"), to: seat)
   }
 
-  private func watchOutput(_ id: AppID, _ instance: Instance, _ text: String) -> Task<Void, Never> {
-    let host = apps[id].flatMap { setup.hosts[$0.runtime] }
+  private func watchOutput(_ seat: Seat, _ instance: Instance, _ text: String) -> Task<Void, Never> {
+    let host = self[seat].flatMap { setup.hosts[$0.runtime] }
     return Task {
       guard let host else { return }
       var watch = LineWatch(text)
       let query = LogQuery(follow: true, run: instance.generation)
       do {
-        for try await chunk in host.logs(id, instance, query) {
+        for try await chunk in host.logs(seat.app, instance, query) {
           switch watch.take(chunk.bytes, chunk.stream) {
           case .open: continue
-          case .found: if isAttended(id, instance) { send(.ready("log line"), to: id) }
+          case .found: if isAttended(seat, instance) { send(.ready("log line"), to: seat) }
           case .tooMuch:
             let most = Bytes(UInt64(LineWatch.maximumBytes)).readable
-            save([tell("app.not_ready", id, ["reason": .string("its first \(most) of output do not say '\(text)'")])])
+            save([tell("app.not_ready", seat, ["reason": .string("its first \(most) of output do not say '\(text)'")])])
           }
           return
         }
       } catch is CancellationError {
         return
       } catch {
-        guard isAttended(id, instance) else { return }
-        save([tell("app.not_ready", id, ["reason": .string("its output cannot be read: \(error)")])])
+        guard isAttended(seat, instance) else { return }
+        save([tell("app.not_ready", seat, ["reason": .string("its output cannot be read: \(error)")])])
       }
     }
   }
@@ -209,18 +214,18 @@ extension Supervisor {
   // MARK: CPU time
 
   /// Looks when the limit could be reached at the earliest, and again when it was not: rarely for an app that does little.
-  private func watchCPU(_ id: AppID, _ instance: Instance, _ limits: Limits, _ most: Duration) -> Task<Void, Never> {
-    let host = apps[id].flatMap { setup.hosts[$0.runtime] }
+  private func watchCPU(_ seat: Seat, _ instance: Instance, _ limits: Limits, _ most: Duration) -> Task<Void, Never> {
+    let host = self[seat].flatMap { setup.hosts[$0.runtime] }
     let cores = max(0.01, min(limits.cpus ?? .infinity, Double(ProcessorCount.online)))
     return Task {
       var idle = Duration.milliseconds(100)
       var before: UInt64?
-      while !Task.isCancelled, let host, isAttended(id, instance) {
+      while !Task.isCancelled, let host, isAttended(seat, instance) {
         // best effort: an app that ends while it is asked needs no limit any more; another fault is tried again.
         let used = try? await host.usage(instance).cpuNanoseconds
         let left = most.wholeNanoseconds - Int64(clamping: used ?? 0)
         if used != nil, left <= 0 {
-          if isAttended(id, instance) { send(.cpuTimeOver, to: id) }
+          if isAttended(seat, instance) { send(.cpuTimeOver, to: seat) }
           return
         }
         // One that has nearly used it up and now rests is looked at less and less often, up to once a second.

@@ -11,8 +11,8 @@ extension Supervisor {
 
   /// Reads the kernel's counters of an ended run while its groups are still there, and stores them with its end. Best effort: what
   /// cannot be read is left out, and a full disk keeps nothing from being cleared.
-  func recordExit(_ instance: Instance, _ host: any AppHost) async {
-    guard let record = apps[instance.app], let exit = record.life.lastExit, let launch = record.launch else { return }
+  func recordExit(_ instance: Instance, _ seat: Seat, _ host: any AppHost) async {
+    guard let record = self[seat], let exit = record.life.lastExit, let launch = record.launch else { return }
     let usage = await host.usages([(instance, 0)], details: true)[instance]
     let facts = Self.facts(exit, record.life.endReason, record.life.restarts, launch, usage)
     let stored = ExitRecord(

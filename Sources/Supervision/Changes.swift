@@ -35,7 +35,39 @@ extension Supervisor {
   // MARK: What a change needs
 
   /// What has to happen for an app to be as `new` says, as the runtime that it has, or gets, sees both.
-  func difference(_ record: AppRecord?, _ new: Policy) -> Change {
+  /// `moved`: what its image's name means by now, if that is another image than the one it was made from.
+  func difference(_ record: AppRecord?, _ new: Policy, moved: String? = nil) -> Change {
+    var change = difference(of: record, new)
+    guard let moved, let record else { return change }
+    change.fields.append(
+      Change.Difference(
+        key: "image", old: .string(Self.short(record.stored.artifact)), new: .string(Self.short(moved)),
+        kind: .recreate))
+    change.kind = max(change.kind, .recreate)
+    return change
+  }
+
+  /// What an image's name means by now, where it is not what the app was made from; nothing is fetched.
+  func movedImages(_ checked: [CheckedApp]) async -> [AppID: String] {
+    var moved: [AppID: String] = [:]
+    for app in checked {
+      let policy = app.policy
+      guard let record = apps[policy.id], record.runtime == .container, !record.stored.artifact.isEmpty,
+        policy.runtime == .container, record.policy.image?.reference == policy.image?.reference,
+        let host = setup.hosts[.container], let present = await host.present(policy),
+        present != record.stored.artifact
+      else { continue }
+      moved[policy.id] = present
+    }
+    return moved
+  }
+
+  /// `sha256:0123456789ab`
+  private static func short(_ image: String) -> String {
+    String(image.prefix(image.hasPrefix("sha256:") ? 19 : 12))
+  }
+
+  private func difference(of record: AppRecord?, _ new: Policy) -> Change {
     guard let record else { return plan(old: nil, new: new) }
     guard record.policy.runtime == new.runtime else { return plan(old: record.policy, new: new) }
     let change = plan(old: placed(record.policy, record.runtime), new: placed(new, record.runtime))
@@ -104,7 +136,7 @@ extension Supervisor {
 
   /// The instance runs by its new policy from here on.
   private func settled(_ instance: Instance, _ old: Launch, _ new: Launch) {
-    guard apps[instance.app]?.life.stage.instance == instance else { return }
+    guard let seat = apps[instance.app]?.seat, apps[instance.app]?.life.stage.instance == instance else { return }
     apps[instance.app]?.launch = new
     apps[instance.app]?.behind = nil
     save([
@@ -118,7 +150,7 @@ extension Supervisor {
     for timer in apps[instance.app]?.timers.values ?? [:].values { timer.cancel() }
     apps[instance.app]?.timers = [:]
     guard let limit = new.policy.limits.maximumRuntime, limit > .zero else { return }
-    schedule(.runtimeOver, after: max(.zero, limit - Clock.wall().since(started)), instance.app)
+    schedule(.runtimeOver, after: max(.zero, limit - Clock.wall().since(started)), seat)
   }
 
   /// What watches the run does so by the policy it began with.
@@ -126,7 +158,7 @@ extension Supervisor {
     guard old.limits.maximumCPUTime != new.limits.maximumCPUTime || old.healthcheck != new.healthcheck else { return }
     apps[id]?.attendance?.end()
     apps[id]?.attendance = nil
-    attend(id)
+    if let seat = apps[id]?.seat { attend(seat) }
   }
 
   /// More memory than there is to promise is not promised.

@@ -5,82 +5,91 @@ internal import Storage
 
 /// Carrying out what a life asks for; each step's outcome comes back as an event.
 extension Supervisor {
-  func perform(_ effect: Effect, _ id: AppID) {
+  func perform(_ effect: Effect, _ seat: Seat) {
     switch effect {
-    case .prepare: prepare(id)
-    case .cancelPrepare: apps[id]?.preparing?.cancel()
-    case .create: create(id)
-    case .start(let instance): start(instance)
+    case .prepare: prepare(seat)
+    case .cancelPrepare: self[seat]?.preparing?.cancel()
+    case .create: create(seat)
+    case .start(let instance): start(instance, seat)
     case .signal(let instance, let number, let thaw):
-      onHost(instance) { (host) throws(HostFailure) in
+      onHost(instance, seat) { (host) throws(HostFailure) in
         if thaw { try await host.setPaused(instance, false) }
         try await host.signal(instance, number)
       }
-    case .kill(let instance): onHost(instance) { (host) throws(HostFailure) in try await host.kill(instance) }
-    case .clear(let instance): clear(instance)
-    case .after(let delay, let event): schedule(event, after: delay, id)
+    case .kill(let instance): onHost(instance, seat) { (host) throws(HostFailure) in try await host.kill(instance) }
+    case .clear(let instance): clear(instance, seat)
+    case .after(let delay, let event): schedule(event, after: delay, seat)
     case .cancelTimers:
-      for timer in apps[id]?.timers.values ?? [:].values { timer.cancel() }
-      apps[id]?.timers = [:]
-    case .armSchedule: armSchedule(id)
+      for timer in self[seat]?.timers.values ?? [:].values { timer.cancel() }
+      self[seat]?.timers = [:]
+    case .armSchedule: armSchedule(seat.app)
     case .outdate:
-      guard let generation = apps[id].map({ $0.stored.generation + 1 }) else { return }
-      apps[id]?.stored.generation = generation
-      save([.setGeneration(id, generation)])
-    case .record(let name, let fields): save([tell(name, id, fields)] + restChange(id))
-    case .forget: forget(id)
+      guard let record = self[seat], record.role == .present else { return }
+      self[seat]?.stored.generation = record.stored.generation + 1
+      save([.setGeneration(seat.app, record.stored.generation + 1)])
+    case .record(let name, let fields): save([tell(name, seat, fields)] + restChange(seat))
+    case .forget: forget(seat)
     }
   }
 
   /// The change that stores how an app rests, if that is news. An exit or a failure belongs to the generation that is there as it
   /// becomes known.
-  private func restChange(_ id: AppID) -> [StorageChange] {
-    guard let record = apps[id] else { return [] }
+  private func restChange(_ seat: Seat) -> [StorageChange] {
+    guard let record = self[seat], record.role == .present else { return [] }
     let life = record.life
     let saved = record.savedRest
     let isNews = life.lastExit != saved?.exit || (life.failure != nil && life.failure != saved?.failure)
     let rest = StoredRest(
-      app: id, exit: life.lastExit, failure: life.failure, restarts: life.restarts,
+      app: seat.app, exit: life.lastExit, failure: life.failure, restarts: life.restarts,
       generation: isNews ? record.launch?.generation ?? record.stored.generation : saved?.generation ?? 0)
     guard rest != saved else { return [] }
-    apps[id]?.savedRest = rest
+    self[seat]?.savedRest = rest
     return [.putRest(rest)]
   }
 
-  func schedule(_ event: LifeEvent, after delay: Duration, _ id: AppID) {
+  func schedule(_ event: LifeEvent, after delay: Duration, _ seat: Seat) {
     let number = nextNumber
     nextNumber += 1
     // Cancelled by `.cancelTimers`; one that fires too late meets a stage that ignores it.
-    apps[id]?.timers[number] = Task {
+    self[seat]?.timers[number] = Task {
       do { try await Task.sleep(for: delay) } catch { return }
-      apps[id]?.timers[number] = nil
-      send(event, to: id)
+      self[seat]?.timers[number] = nil
+      send(event, to: seat)
     }
   }
 
-  private func host(_ id: AppID) -> (any AppHost)? { apps[id].flatMap { setup.hosts[$0.runtime] } }
+  func host(_ seat: Seat) -> (any AppHost)? { self[seat].flatMap { setup.hosts[$0.runtime] } }
 
-  private func prepare(_ id: AppID) {
-    guard let record = apps[id], let host = setup.hosts[record.runtime] else { return }
+  private func prepare(_ seat: Seat) {
+    guard let record = self[seat], let host = setup.hosts[record.runtime] else { return }
     let policy = placed(record.policy, record.runtime)
     let pinned = record.stored.artifact
-    apps[id]?.preparing = Task {
+    self[seat]?.preparing = Task {
       do throws(HostFailure) {
         let artifact = try await Self.prepare(policy, pinned, host) { progress in
           // Ends at once: it only hands the progress over.
-          Task { await self.tellProgress(progress, id) }
+          Task { await self.tellProgress(progress, seat.app) }
         }
-        apps[id]?.preparing = nil
-        apps[id]?.artifact = artifact
+        self[seat]?.preparing = nil
+        self[seat]?.artifact = artifact
         if artifact != pinned {
-          apps[id]?.stored.artifact = artifact
-          save([.setArtifact(id, artifact)])
+          self[seat]?.stored.artifact = artifact
+          keepArtifact(seat)
         }
-        send(.prepared, to: id)
+        send(.prepared, to: seat)
       } catch {
-        apps[id]?.preparing = nil
-        send(.stepFailed(error), to: id)
+        self[seat]?.preparing = nil
+        send(.stepFailed(error), to: seat)
       }
+    }
+  }
+
+  private func keepArtifact(_ seat: Seat) {
+    guard let record = self[seat] else { return }
+    switch record.role {
+    case .present: save([.setArtifact(seat.app, record.stored.artifact)])
+    case .next: save([.putUpdate(StoredUpdate(role: .next, app: record.stored))])
+    case .past: break
     }
   }
 
@@ -118,36 +127,40 @@ extension Supervisor {
     return policy
   }
 
-  private func create(_ id: AppID) {
-    guard var record = apps[id], let host = setup.hosts[record.runtime] else { return }
-    record.stored.generation += 1
+  private func create(_ seat: Seat) {
+    guard var record = self[seat], let host = setup.hosts[record.runtime] else { return }
+    record.stored.generation = newGeneration(seat)
+    let isBeside = ([apps[seat.app]].compactMap { $0 } + others(seat.app)).contains {
+      $0.number != seat.number && ($0.launch != nil || $0.unadopted != nil)
+    }
     let launch = Launch(
       policy: forStep(record.life.preStart, placed(record.policy, record.runtime)),
       generation: record.stored.generation, nonce: Nonce.make(),
-      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact)
+      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact, isBeside: isBeside)
     record.launch = launch
-    apps[id] = record
+    self[seat] = record
     let written = stored(launch, record, handle: host.plannedHandle(launch) ?? "")
+    // What is not the app yet leaves the app's own row alone.
+    let change: [StorageChange] = record.role == .present ? [.setGeneration(seat.app, launch.generation)] : []
     Task {
       do throws(HostFailure) {
         let instance =
           written.instance.handle.isEmpty
-          ? try await make(launch, recordedBefore: written, host)
-          : try await make(launch, recordedBeside: written, host)
-        send(.created(instance), to: id)
+          ? try await make(launch, change, recordedBefore: written, host)
+          : try await make(launch, change, recordedBeside: written, host)
+        send(.created(instance), to: seat)
       } catch {
-        createFailed(error, id)
+        createFailed(error, launch, seat)
       }
     }
   }
 
   /// Recorded before anything exists, so that a daemon that dies now leaves nothing that the next one does not know; and again
   /// with what the host calls it.
-  private func make(_ launch: Launch, recordedBefore written: StoredInstance, _ host: any AppHost)
-    async throws(HostFailure) -> Instance
-  {
-    let change = StorageChange.setGeneration(launch.policy.id, launch.generation)
-    try await commit([change, .putInstance(written)], durable: true).get()
+  private func make(
+    _ launch: Launch, _ change: [StorageChange], recordedBefore written: StoredInstance, _ host: any AppHost
+  ) async throws(HostFailure) -> Instance {
+    try await commit(change + [.putInstance(written)], durable: true).get()
     var named = written
     named.instance = try await host.create(launch)
     let outcome = await commit([.putInstance(named)], durable: false)
@@ -155,11 +168,10 @@ extension Supervisor {
   }
 
   /// Recorded while it is made, because until it is started it would end with this daemon.
-  private func make(_ launch: Launch, recordedBeside written: StoredInstance, _ host: any AppHost)
-    async throws(HostFailure) -> Instance
-  {
-    let change = StorageChange.setGeneration(launch.policy.id, launch.generation)
-    async let outcome = commit([change, .putInstance(written)], durable: false)
+  private func make(
+    _ launch: Launch, _ change: [StorageChange], recordedBeside written: StoredInstance, _ host: any AppHost
+  ) async throws(HostFailure) -> Instance {
+    async let outcome = commit(change + [.putInstance(written)], durable: false)
     let instance = try await host.create(launch)
     return try await keep(instance, if: outcome, host)
   }
@@ -184,72 +196,83 @@ extension Supervisor {
   }
 
   /// A create that failed has left nothing, or what it left is removed here.
-  private func createFailed(_ failure: HostFailure, _ id: AppID) {
-    save([.removeInstance(id)])
-    apps[id]?.launch = nil
-    send(.stepFailed(failure), to: id)
+  private func createFailed(_ failure: HostFailure, _ launch: Launch, _ seat: Seat) {
+    save([.removeInstance(seat.app, generation: launch.generation)])
+    self[seat]?.launch = nil
+    send(.stepFailed(failure), to: seat)
   }
 
   private func stored(_ launch: Launch, _ record: AppRecord, handle: String) -> StoredInstance {
     StoredInstance(
-      instance: Instance(app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle),
+      instance: Instance(
+        app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle,
+        isBeside: launch.isBeside),
       runtime: record.runtime, canonical: record.effective, folder: record.stored.folder,
       artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "",
-      preStart: record.life.preStart)
+      preStart: record.life.preStart, seat: record.role)
   }
 
-  private func start(_ instance: Instance) {
-    guard let host = host(instance.app), let launch = apps[instance.app]?.launch else { return }
+  private func start(_ instance: Instance, _ seat: Seat) {
+    guard let host = host(seat), let launch = self[seat]?.launch else { return }
     Task {
       do throws(HostFailure) {
         let facts = try await host.start(instance, launch)
-        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
-        for line in facts.missing { save([tell("app.degraded", instance.app, ["missing": .string(line)])]) }
-        send(.started(facts), to: instance.app)
+        guard self[seat]?.life.stage == .starting(instance) else { return }
+        for line in facts.missing { save([tell("app.degraded", seat, ["missing": .string(line)])]) }
+        send(.started(facts), to: seat)
       } catch {
         // Ended meanwhile, and perhaps on its way up again: that start's end is told already.
-        guard apps[instance.app]?.life.stage == .starting(instance) else { return }
-        send(.stepFailed(error), to: instance.app)
+        guard self[seat]?.life.stage == .starting(instance) else { return }
+        send(.stepFailed(error), to: seat)
       }
     }
   }
 
-  func clear(_ instance: Instance) {
-    guard let host = host(instance.app) else { return }
+  func clear(_ instance: Instance, _ seat: Seat) {
+    guard let host = host(seat) else { return }
     Task {
       // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
       // daemon finds the instance gone.
-      if let rest = apps[instance.app]?.savedRest { await store([.putRest(rest)]) }
-      await recordExit(instance, host)
+      if let rest = self[seat]?.savedRest { await store([.putRest(rest)]) }
+      await recordExit(instance, seat, host)
       do throws(HostFailure) {
         try await host.remove(instance)
         keepOutput(instance, host)
-        await store([.removeInstance(instance.app)])
-        if apps[instance.app]?.life.stage.instance == instance { apps[instance.app]?.launch = nil }
-        send(.cleared, to: instance.app)
+        await store([.removeInstance(instance.app, generation: instance.generation)])
+        if self[seat]?.life.stage.instance == instance { self[seat]?.launch = nil }
+        send(.cleared, to: seat)
       } catch {
-        send(.clearFailed(error), to: instance.app)
+        send(.clearFailed(error), to: seat)
       }
     }
   }
 
   /// Something asked of a host whose outcome shows in what happens to the instance, not in an answer.
-  private func onHost(_ instance: Instance, _ body: @escaping @Sendable (any AppHost) async throws(HostFailure) -> Void)
-  {
-    guard let host = host(instance.app) else { return }
+  private func onHost(
+    _ instance: Instance, _ seat: Seat, _ body: @escaping @Sendable (any AppHost) async throws(HostFailure) -> Void
+  ) {
+    guard let host = host(seat) else { return }
     Task {
       do throws(HostFailure) { try await body(host) } catch {
-        save([tell("app.host_refused", instance.app, ["reason": .string(error.description)])])
+        save([tell("app.host_refused", seat, ["reason": .string(error.description)])])
       }
     }
   }
 
-  private func forget(_ id: AppID) {
-    guard let record = apps[id] else { return }
+  private func forget(_ seat: Seat) {
+    guard let record = self[seat] else { return }
+    // The app is not gone while anything of it is there: the last one to leave says so.
+    if record.role == .present, !others(seat.app).isEmpty { return }
     for timer in record.timers.values { timer.cancel() }
+    for timer in record.updateTimers { timer.cancel() }
     record.alarm?.cancel()
     record.attendance?.end()
-    apps[id] = nil
-    save([.removeApp(id), tell("app.removed", id, [:])])
+    self[seat] = nil
+    guard record.role == .present else {
+      if let present = apps[seat.app], present.life.want == .removed, present.life.isAtRest { forget(present.seat) }
+      return
+    }
+    lastRuns[seat.app] = nil
+    save([.removeApp(seat.app), tell("app.removed", seat.app, [:])])
   }
 }

@@ -8,6 +8,8 @@ struct Closed: Error {
   var reason: String
   /// It stays so until somebody does something about it.
   var isFinal = false
+  /// There is no room for it now.
+  var isRoom = false
 }
 
 extension Supervisor {
@@ -16,7 +18,7 @@ extension Supervisor {
     if let closed = hindrance(record) { return .failure(closed) }
     switch room.admit(Demand(record.policy)) {
     case .admit: return .success(())
-    case .pending(let reason): return .failure(Closed(reason: reason))
+    case .pending(let reason): return .failure(Closed(reason: reason, isRoom: true))
     }
   }
 
@@ -117,15 +119,16 @@ extension Supervisor {
 
   /// Memory is promised before it is used: what running apps were promised counts, not what they use now.
   var room: Admission.Room {
-    admission.room(beside: apps.values.lazy.filter { self.holdsMemory($0.life.stage) }.map { Demand($0.current) })
+    admission.room(beside: everyone.lazy.filter { self.holdsMemory($0.life.stage) }.map { Demand($0.current) })
   }
 
   /// The same without what one app holds.
   func room(without id: AppID) -> Admission.Room {
     admission.room(
-      beside: apps.values.lazy.filter { $0.stored.id != id && self.holdsMemory($0.life.stage) }.map {
-        Demand($0.current)
-      })
+      beside: everyone.lazy.filter { ($0.stored.id != id || $0.role != .present) && self.holdsMemory($0.life.stage) }
+        .map {
+          Demand($0.current)
+        })
   }
 
   private func holdsMemory(_ stage: Stage) -> Bool {

@@ -87,6 +87,8 @@ package struct Life: Sendable, Equatable {
     case .clearFailed(let failure): return clearFailed(failure)
     case .clearAgain: return clearAgain()
     case .backoffOver: return afterBackoff()
+    case .giveUp(let reason): return giveUp(reason, policy)
+    case .renew: return renew()
     }
   }
 
@@ -431,6 +433,29 @@ package struct Life: Sendable, Equatable {
   private mutating func afterBackoff() -> [Effect] {
     guard case .backoff = stage else { return [] }
     return again()
+  }
+
+  private mutating func giveUp(_ reason: String, _ policy: Policy) -> [Effect] {
+    switch stage {
+    case .backoff: return [.cancelTimers] + fail(reason, policy)
+    case .stopping, .killing, .clearing:
+      pendingFailure = HostFailure(.refused, reason)
+      return []
+    // What runs, runs on; what rests has its own reason.
+    case .resting, .waiting, .preparing, .creating, .starting, .preStarting, .running, .scheduled: return []
+    }
+  }
+
+  private mutating func renew() -> [Effect] {
+    forgive()
+    pendingFailure = nil
+    switch stage {
+    case .backoff: return [.cancelTimers] + again()
+    case .resting where want == .running: return again()
+    case .resting, .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing,
+      .scheduled:
+      return []
+    }
   }
 
   private mutating func again() -> [Effect] {

@@ -43,13 +43,14 @@ extension Supervisor {
     var rows: [StoredApp] = []
     var targets: [Target] = []
     var changes: [AppID: AppliedChange] = [:]
+    let moved = await movedImages(checked)
     for app in checked {
       let id = app.policy.id
       let old = apps[id]
       let base = Self.document(app.canonical)
       let overrides = old?.overrides ?? []
       let (policy, canonical) = overrides.isEmpty ? (app.policy, app.canonical) : try effective(base, overrides, id)
-      let change = difference(old, policy)
+      let change = difference(old, policy, moved: moved[id])
       targets.append(Target(id: id, base: base, policy: policy, canonical: canonical, change: change))
       let want = keepWants ? old?.stored.want ?? .running : .running
       changes[id] = Self.applied(old, change, recreate: recreate, want)
@@ -64,16 +65,29 @@ extension Supervisor {
       if slots.updateValue(rows[index].uidSlot, forKey: rows[index].id) == nil { newSlots.append(rows[index].id) }
     }
     let needed = noDependencies ? [] : stoppedDependencies(of: checked)
+    let ways = zip(rows, targets).map { row, target in
+      row.want == .running ? way(apps[row.id], target, changes[row.id] ?? .unchanged, recreate: recreate) : .plain
+    }
     do throws(OperationFailure) {
       try await carryOut(
-        recreate ? [] : targets.filter { changes[$0.id] == .updated }, storing: (rows + needed).map { .putApp($0) })
+        recreate ? [] : targets.filter { changes[$0.id] == .updated },
+        storing: zip(rows, ways).flatMap { storing($0, $1, changes[$0.id]) } + needed.map { .putApp($0) })
     } catch {
       for id in newSlots where apps[id] == nil { slots[id] = nil }
       throw error
     }
     // All are known before the first is woken: each finds what it depends on.
-    for (row, target) in zip(rows, targets) {
+    for (row, (target, way)) in zip(rows, zip(targets, ways)) {
+      switch way {
+      case .beside, .underWay: continue
+      case .tracked: if let waiting = next(row.id) { update(waiting.seat, .givenUp("another policy was applied")) }
+      case .plain:
+        if changes[row.id] == .replaced || next(row.id) != nil {
+          giveUpUpdate(row.id, because: "another policy was applied")
+        }
+      }
       take(row, target)
+      apps[row.id]?.updateFailure = nil
       apps[row.id]?.ignoresDependencies = noDependencies
     }
     together {
@@ -81,13 +95,33 @@ extension Supervisor {
         apps[row.id]?.stored.want = .running
         send(.want(.running), to: row.id)
       }
-      for row in rows {
+      for (row, (target, way)) in zip(rows, zip(targets, ways)) {
+        switch way {
+        case .beside:
+          if let old = apps[row.id] { beginBeside(nextRow(row, old), target) }
+          continue
+        case .underWay: continue
+        case .tracked(let previous): beginTracked(row.id, previous: previous, target)
+        case .plain: break
+        }
         if changes[row.id] == .replaced { send(.replace, to: row.id) }
         send(.want(Want(row.want)), to: row.id)
         catchUp(row.id)
       }
     }
     return changes
+  }
+
+  /// What makes `row` the applied policy, or what the app is to become.
+  private func storing(_ row: StoredApp, _ way: Way, _ change: AppliedChange?) -> [StorageChange] {
+    switch way {
+    case .plain:
+      [.putApp(row), .removeUpdate(row.id, .next)] + (change == .replaced ? [.removeUpdate(row.id, .previous)] : [])
+    case .underWay: []
+    case .tracked(let previous): [.putApp(row), .putUpdate(StoredUpdate(role: .previous, app: previous))]
+    case .beside:
+      apps[row.id].map { [.putUpdate(StoredUpdate(role: .next, app: nextRow(row, $0)))] } ?? [.putApp(row)]
+    }
   }
 
   /// What `up` does to an app that is known as `old`.
@@ -206,11 +240,15 @@ extension Supervisor {
     together {
       for (id, generation) in generations {
         guard let present = apps[id]?.stored.generation else { continue }
+        apps[id]?.updateFailure = nil
+        if want != .running { giveUpUpdate(id, because: want == .removed ? "it was taken down" : "it was stopped") }
         apps[id]?.stored.want = stored
         apps[id]?.stored.generation = max(present, generation)
         apps[id]?.life.grace = grace
         // Being stopped already: at most this long from now on.
-        if let grace, case .stopping = apps[id]?.life.stage { schedule(.graceOver, after: grace, id) }
+        if let grace, case .stopping = apps[id]?.life.stage {
+          schedule(.graceOver, after: grace, Seat(app: id, number: apps[id]?.number ?? 0))
+        }
         var isWaiting = false
         if case .scheduled = apps[id]?.life.stage { isWaiting = want == .running }
         send(.want(want), to: id)
@@ -279,14 +317,19 @@ extension Supervisor {
   package func progress(of id: AppID, untilReady: Bool = false) -> Progress {
     guard let record = apps[id] else { return .done }
     if record.life.want != .running {
-      if record.life.isAtRest { return .done }
+      if record.life.isAtRest, record.life.want == .stopped || others(id).isEmpty { return .done }
       // Its processes were killed through the kernel; the rest is for a runtime that may be away for long.
-      switch record.life.stage {
-      case .killing, .clearing:
-        return trouble[record.runtime].map { .stuck("\($0); it goes on when that answers again") } ?? .underWay
-      default: return .underWay
+      for one in [record] + others(id) {
+        switch one.life.stage {
+        case .killing, .clearing:
+          if let why = trouble[one.runtime] { return .stuck("\(why); it goes on when that answers again") }
+        default: break
+        }
       }
+      return .underWay
     }
+    if next(id) != nil || untilReady && record.update != nil { return .underWay }
+    if let failure = record.updateFailure { return .stuck(failure) }
     switch record.life.stage {
     case .running: return record.life.shouldStop || untilReady && !isReady(record) ? .underWay : .done
     case .resting:
@@ -304,7 +347,7 @@ extension Supervisor {
   }
 
   /// Whether it counts as ready and, if it is checked, is healthy.
-  private func isReady(_ record: AppRecord) -> Bool {
+  func isReady(_ record: AppRecord) -> Bool {
     record.life.isReady && record.attendance?.monitor.map { $0.word == .healthy } ?? true
   }
 }

@@ -21,6 +21,12 @@ extension Supervisor {
     }
   }
 
+  /// What depends on an app with `restart: true` has known another generation of it.
+  func carryOnAfterUpdate(_ id: AppID) {
+    guard let facts = apps[id]?.life.stage.facts else { return }
+    carry(id, olderThan: facts.startedAt) { _ in true }
+  }
+
   private func carry(_ id: AppID, olderThan time: WallTime? = nil, _ applies: (Policy.Dependency) -> Bool) {
     for (other, record) in apps where other != id && record.life.want == .running {
       guard case .running(_, let facts, _) = record.life.stage, !record.life.replacing,

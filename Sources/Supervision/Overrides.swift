@@ -60,6 +60,11 @@ extension Supervisor {
     await beginChange([id])
     defer { endChange([id]) }
     guard let record = apps[id] else { throw .noSuchApp(id) }
+    if !dryRun, next(id) != nil || record.update != nil {
+      throw .invalid(
+        "\(id) is being updated: what is set beside its file waits for the outcome",
+        hint: "try again when `supervisor events` tells that it was updated or rolled back")
+    }
     var overrides = record.overrides
     if let keys {
       for key in keys where !overrides.contains(where: { $0.key == key }) {

@@ -10,21 +10,30 @@ package struct PlannedChange: Sendable {
   package var overrides: [StoredOverride]
   /// Why what runs is not yet as the applied policy says.
   package var behind: String?
+  /// The new generation would prove itself beside the present one.
+  package var startsFirst = false
 }
 
 extension Supervisor {
   /// What applying these policies would change, for each of them; nothing is changed.
-  package func planned(_ checked: [CheckedApp], recreate: Bool = false) throws(OperationFailure) -> [PlannedChange] {
+  package func planned(_ checked: [CheckedApp], recreate: Bool = false) async throws(OperationFailure)
+    -> [PlannedChange]
+  {
     var planned: [PlannedChange] = []
+    let moved = await movedImages(checked)
     for app in checked {
       let id = app.policy.id
       let record = apps[id]
       let overrides = record?.overrides ?? []
       let policy = try effective(Self.document(app.canonical), overrides, id).policy
-      var change = difference(record, policy)
+      var change = difference(record, policy, moved: moved[id])
       if let record, recreate { change.kind = record.life.isAtRest ? .start : .recreate }
       if let record, change.kind == .none, record.life.want != .running || record.life.isAtRest { change.kind = .start }
-      planned.append(PlannedChange(id: id, change: change, overrides: overrides, behind: record?.behind))
+      var entry = PlannedChange(id: id, change: change, overrides: overrides, behind: record?.behind)
+      let target = Target(id: id, base: .null, policy: policy, canonical: "", change: change)
+      let applied = change.kind == .restart || change.kind == .recreate ? AppliedChange.replaced : .unchanged
+      if case .beside = way(record, target, applied, recreate: recreate) { entry.startsFirst = true }
+      planned.append(entry)
     }
     return planned
   }

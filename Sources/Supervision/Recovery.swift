@@ -16,11 +16,17 @@ extension Supervisor {
     cursor = snapshot.lastCursor
     slots = snapshot.idSlots
     let rests = Dictionary(uniqueKeysWithValues: snapshot.rests.map { ($0.app, $0) })
-    let instances = Dictionary(uniqueKeysWithValues: snapshot.instances.map { ($0.instance.app, $0) })
+    let instances = Dictionary(grouping: snapshot.instances) { $0.instance.app }
+    let updates = Dictionary(uniqueKeysWithValues: snapshot.updates.map { ($0.app.id, $0) })
+    lastRuns = snapshot.lastRuns
+    for stored in snapshot.instances {
+      lastRuns[stored.instance.app] = max(lastRuns[stored.instance.app] ?? 0, stored.instance.generation)
+    }
     asking = Set(setup.hosts.keys)
     let rebooted = snapshot.values["boot_id"] != bootID
     for var row in snapshot.apps {
-      let left = instances[row.id]
+      let found = Left(instances[row.id] ?? [], row)
+      let left = found.present
       var policy = Policy(id: row.id, stack: row.stack, runtime: left?.runtime ?? .native, baseFolder: row.folder)
       var unreadable: String?
       switch read(row) {
@@ -51,6 +57,7 @@ extension Supervisor {
       restore(&record, rests[row.id], left, readInstance)
       if let unreadable { record.life.failure = unreadable }
       apps[row.id] = record
+      recoverUpdate(updates[row.id], found, read, readInstance)
     }
     if rebooted {
       do throws(StorageFailure) { try await setup.store.setValue("boot_id", bootID) } catch {
@@ -59,6 +66,64 @@ extension Supervisor {
     }
     armExpiry()
     startWanted()
+  }
+
+  /// The generations that an earlier daemon left of one app. Exactly one is what the app is.
+  private struct Left {
+    var present: StoredInstance?
+    var next: StoredInstance?
+    var past: [StoredInstance] = []
+
+    init(_ all: [StoredInstance], _ app: StoredApp) {
+      let newest = all.sorted { $0.instance.generation > $1.instance.generation }
+      let claims = newest.filter { $0.seat == .present }
+      present = claims.first { $0.canonical == app.canonical } ?? claims.first
+      next = newest.first { $0.seat == .next }
+      past = all.filter { $0 != present && $0 != next }
+    }
+  }
+
+  /// Goes on with an update that was not decided, and with the end of generations whose place was taken.
+  private func recoverUpdate(
+    _ stored: StoredUpdate?, _ found: Left, _ read: (StoredApp) -> Result<Policy, HostFailure>,
+    _ readInstance: (StoredInstance, StoredApp) -> Result<Policy, HostFailure>
+  ) {
+    guard let app = stored?.app.id ?? (found.next ?? found.past.first)?.instance.app, let record = apps[app] else {
+      return
+    }
+    var past = found.past
+    switch stored?.role {
+    case .previous?:
+      apps[app]?.previous = stored?.app
+      if let generation = stored?.app.generation {
+        apps[app]?.update = Update(record.policy, after: generation + 1)
+        update(record.seat, .begun)
+      }
+      if let next = found.next { past.append(next) }
+    case .next?:
+      guard record.stored.want == .running, let row = stored?.app, case .success(let base) = read(row),
+        let (policy, canonical) = try? effective(Self.document(row.canonical), record.overrides, app)
+      else {
+        save([.removeUpdate(app, .next)])
+        if let next = found.next { past.append(next) }
+        break
+      }
+      var next = nextRecord(row, record.overrides.isEmpty ? base : policy, canonical)
+      restore(&next, nil, found.next, readInstance)
+      beside[next.seat] = next
+      update(next.seat, .begun)
+    case nil: if let next = found.next { past.append(next) }
+    }
+    for left in past {
+      let number = nextNumber
+      nextNumber += 1
+      var old = AppRecord(
+        stored: record.stored, number: number, role: .past, policy: record.policy, effective: record.effective,
+        life: Life(want: .removed), runtime: left.runtime, since: Clock.wall())
+      old.stored.want = .removed
+      restore(&old, nil, left, readInstance)
+      beside[old.seat] = old
+    }
   }
 
   /// Overrides that still hold, and those that ended while no daemon ran.
@@ -124,7 +189,7 @@ extension Supervisor {
   @discardableResult
   func adopt(_ runtime: Runtime) async -> Bool {
     guard let host = setup.hosts[runtime] else { return true }
-    let left = apps.values.compactMap { record -> (instance: Instance, launch: Launch)? in
+    let left = everyone.compactMap { record -> (instance: Instance, launch: Launch)? in
       guard record.runtime == runtime, let unadopted = record.unadopted, let launch = record.launch else { return nil }
       return (unadopted.instance, launch)
     }
@@ -149,9 +214,12 @@ extension Supervisor {
   }
 
   private func settle(_ left: Instance, _ adoption: Adoption) {
-    guard var record = apps[left.app], let stored = record.unadopted, stored.instance == left else { return }
+    guard var record = everyone.first(where: { $0.unadopted?.instance == left }), let stored = record.unadopted else {
+      return
+    }
+    let seat = record.seat
     if adoption == .gone, !left.handle.isEmpty, !stored.engine.isEmpty, stored.engine != setup.engine {
-      apps[left.app]?.elsewhere = stored.engine
+      self[seat]?.elsewhere = stored.engine
       return
     }
     record.unadopted = nil
@@ -168,42 +236,43 @@ extension Supervisor {
       record.life.isReady = stored.preStart == nil && (stored.isReady || record.current.readiness == .started)
       if facts.saidReady, record.current.readiness == .notify { record.heardReady = true }
       record.since = facts.startedAt
-      apps[left.app] = record
-      save([tell("app.adopted", left.app, ["pid": .integer(Int64(facts.pid))])])
+      self[seat] = record
+      save([tell("app.adopted", seat, ["pid": .integer(Int64(facts.pid))])])
       if let limit = record.current.limits.maximumRuntime, limit > .zero {
-        scheduleRest(of: limit, since: facts.startedAt, left.app)
+        scheduleRest(of: limit, since: facts.startedAt, seat)
       }
-      attend(left.app)
-      tookOver(left.app)
+      attend(seat)
+      tookOver(seat)
       catchUp(left.app)
+      lookAtUpdate(seat)
     // Its end was told and stored by the earlier daemon, which went before all of it was gone.
     case .ended where isTold, .gone where isTold:
       record.life.stage = .clearing(left)
-      apps[left.app] = record
-      clear(left)
+      self[seat] = record
+      clear(left, seat)
     case .ended(let report):
       record.life.stage = .starting(left)
-      apps[left.app] = record
-      send(.exited(report), to: left.app)
+      self[seat] = record
+      send(.exited(report), to: seat)
     // Without a handle its making was cut off: it never ran.
     case .gone where !left.handle.isEmpty:
       record.life.stage = .starting(left)
-      apps[left.app] = record
+      self[seat] = record
       send(
         .exited(ExitReport(cause: .unknown("it ended while no supervisor ran"), startedAt: nil, endedAt: Clock.wall())),
-        to: left.app)
+        to: seat)
     case .created, .gone:
       // Made and never started: made anew from what is wanted now.
       record.life.stage = .creating
       record.life.replacing = true
-      apps[left.app] = record
-      send(.created(left), to: left.app)
+      self[seat] = record
+      send(.created(left), to: seat)
     }
   }
 
-  private func scheduleRest(of limit: Duration, since start: WallTime, _ id: AppID) {
+  private func scheduleRest(of limit: Duration, since start: WallTime, _ seat: Seat) {
     let rest = limit - Clock.wall().since(start)
-    schedule(.runtimeOver, after: max(.zero, rest), id)
+    schedule(.runtimeOver, after: max(.zero, rest), seat)
   }
 
   /// Starts what is wanted and was not there to be taken over, and goes on removing what was to be removed.
@@ -217,6 +286,13 @@ extension Supervisor {
         }
       }
       for (id, record) in apps where record.unadopted != nil { apps[id]?.life.want = Want(record.stored.want) }
+      for (seat, record) in beside {
+        if record.unadopted != nil {
+          beside[seat]?.life.want = Want(record.stored.want)
+        } else if record.role == .next {
+          send(.want(.running), to: seat)
+        }
+      }
     }
   }
 

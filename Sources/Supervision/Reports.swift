@@ -154,7 +154,7 @@ extension Supervisor {
     case .scheduled(let next): return scheduled(record, next, now)
     case .running(_, let facts, let paused):
       return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "") + condition(record)
-        + (facts.missing.isEmpty ? "" : " (degraded)")
+        + (isUpdating(record) ? " (updating)" : "") + (facts.missing.isEmpty ? "" : " (degraded)")
         + (trouble[record.runtime] == nil ? "" : " (the engine does not answer)")
     case .stopping, .killing: return "Stopping"
     case .clearing: return "Stopping"
@@ -173,6 +173,8 @@ extension Supervisor {
     }
     return record.life.isReady ? "" : " (not ready)"
   }
+
+  private func isUpdating(_ record: AppRecord) -> Bool { record.update != nil || next(record.stored.id) != nil }
 
   private func nextRun(_ record: AppRecord) -> WallTime? {
     if case .scheduled(let next) = record.life.stage { next } else { nil }
@@ -214,7 +216,7 @@ extension Supervisor {
   private func reason(_ record: AppRecord) -> String? {
     if case .waiting(let reason) = record.life.stage { return reason }
     if record.unadopted != nil { return unknown(record) }
-    if case .running = record.life.stage { return trouble[record.runtime] ?? ailment(record) }
+    if case .running = record.life.stage { return trouble[record.runtime] ?? ailment(record) ?? record.updateFailure }
     return record.life.failure ?? record.life.endReason ?? record.life.lastExit?.reason
   }
 }
@@ -246,7 +248,7 @@ extension Supervisor {
   /// The names of our volumes that policies mention.
   package var volumesInUse: Set<String> {
     var names: Set<String> = []
-    for mount in apps.values.flatMap({ $0.policy.mounts + $0.current.mounts }) {
+    for mount in everyone.flatMap({ $0.policy.mounts + $0.current.mounts }) {
       if case .volume(let name, false) = mount.kind { names.insert(name) }
     }
     return names

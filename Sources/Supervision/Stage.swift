@@ -88,6 +88,10 @@ package enum LifeEvent: Sendable, Equatable {
   case clearFailed(HostFailure)
   case clearAgain
   case backoffOver
+  /// What ended, or ends, is not started again: why.
+  case giveUp(String)
+  /// Its policy is another one now: what it failed at before is forgotten, and no pause is waited out.
+  case renew
 }
 
 /// What is to be done about it. Each step's outcome comes back as an event.

@@ -20,9 +20,19 @@ package struct CheckedApp: Sendable {
   }
 }
 
-/// What the supervisor keeps of one app.
+/// What the supervisor keeps of one app, or of a generation beside what it is.
 struct AppRecord {
   var stored: StoredApp
+  /// Tells it from others of the same app.
+  var number: UInt64 = 0
+  var role = StoredInstance.Seat.present
+  /// The update that is to make it what the app is, or keep it so.
+  var update: Update?
+  /// What is put in force again if `update` fails (`stop-first`).
+  var previous: StoredApp?
+  var updateTimers: [Task<Void, Never>] = []
+  /// Why the last update of it was not kept.
+  var updateFailure: String?
   /// The applied policy with what was set beside it: what the next instance is made from.
   var policy: Policy
   /// Its canonical document.
@@ -106,6 +116,10 @@ package actor Supervisor {
 
   let setup: Setup
   var apps: [AppID: AppRecord] = [:]
+  /// Generations beside what their app is: what it is to become, and what it was.
+  var beside: [Seat: AppRecord] = [:]
+  /// The last generations given out.
+  var lastRuns: [AppID: UInt64] = [:]
   /// Id blocks given out, those of removed apps with data included.
   var slots: [AppID: UInt32] = [:]
   var cursor: Int64 = 0
@@ -159,6 +173,16 @@ package actor Supervisor {
     return .addEvent(event)
   }
 
+  /// Of a generation beside what the app is, it is told which.
+  func tell(_ name: String, _ seat: Seat, _ fields: [String: JSONValue]) -> StorageChange {
+    var fields = fields
+    if let record = self[seat], record.role != .present {
+      fields["generation"] = .count(record.launch?.generation ?? record.stored.generation)
+      fields["which"] = .string(record.role == .next ? "new" : "old")
+    }
+    return tell(name, seat.app, fields)
+  }
+
   func tellProgress(_ progress: WorkProgress, _ app: AppID) {
     var fields: [String: JSONValue] = ["item": .string(progress.item), "status": .string(progress.status)]
     if let done = progress.done { fields["done"] = .count(done) }
@@ -184,23 +208,29 @@ package actor Supervisor {
 
   /// The only way an app's life changes.
   func send(_ event: LifeEvent, to id: AppID) {
-    guard var record = apps[id] else { return }
+    if let seat = apps[id]?.seat { send(event, to: seat) }
+  }
+
+  /// The same for one generation of it.
+  func send(_ event: LifeEvent, to seat: Seat) {
+    guard var record = self[seat] else { return }
     let before = record.life
     let effects = record.life.handle(event, record.current, now: Clock.wall(), chance: Double.random(in: 0..<1))
     if record.life.stage != before.stage {
       record.since = Clock.wall()
       if record.life.stage.instance == nil { record.sample = nil }
     }
-    apps[id] = record
-    for effect in effects { perform(effect, id) }
+    self[seat] = record
+    for effect in effects { perform(effect, seat) }
     if case .running = record.life.stage, record.life.stage.instance != before.stage.instance || !before.isRunning {
-      catchUp(id)
+      catchUp(seat.app)
     }
     // What changed nothing opens no gate.
-    guard apps[id]?.life != before else { return }
-    if let after = apps[id]?.life {
-      attend(id)
-      carryOn(id, before, after)
+    guard self[seat]?.life != before else { return }
+    if let after = self[seat]?.life {
+      attend(seat)
+      if self[seat]?.role == .present { carryOn(seat.app, before, after) }
+      watchUpdate(seat, event, before)
     }
     converge()
   }
@@ -231,23 +261,27 @@ package actor Supervisor {
   }
 
   private func openStartGates() {
-    let waiting = apps.values.filter { if case .waiting = $0.life.stage { true } else { false } }
+    let waiting = everyone.filter { if case .waiting = $0.life.stage { true } else { false } }
     guard !waiting.isEmpty else { return }
     for record in waiting where record.launch == nil && record.unadopted == nil {
-      apps[record.stored.id]?.runtime = runtime(for: record.policy)
+      self[record.seat]?.runtime = runtime(for: record.policy)
     }
     var room = room
     for record in waiting.sorted(by: { ($1.policy.priority, $0.stored.id) < ($0.policy.priority, $1.stored.id) }) {
-      let id = record.stored.id
-      guard let now = apps[id], case .waiting = now.life.stage else { continue }
+      let seat = record.seat
+      guard let now = self[seat], case .waiting = now.life.stage else { continue }
       switch gate(now, &room) {
-      case .success: send(.admitted, to: id)
-      case .failure(let closed): send(.held(closed.reason), to: id)
+      case .success: send(.admitted, to: seat)
+      case .failure(let closed):
+        send(.held(closed.reason), to: seat)
+        // Beside one that runs, room is there or it is not; and what never comes is not waited for.
+        if closed.isFinal || closed.isRoom { update(seat, .failed(nil, closed.reason)) }
       }
     }
   }
 
   private func openStopGates() {
+    for record in beside.values where record.life.shouldStop { send(.releasedToStop, to: record.seat) }
     let stopping = apps.values.filter(\.life.shouldStop)
     guard !stopping.isEmpty else { return }
     var needed: Set<AppID> = []
@@ -272,24 +306,27 @@ package actor Supervisor {
 
   private func take(_ event: HostEvent, from runtime: Runtime) async {
     switch event {
-    case .exited(let instance, let report) where isPresent(instance): send(.exited(report), to: instance.app)
-    case .outOfMemory(let instance) where isPresent(instance): save([tell("app.oom_kill", instance.app, [:])])
-    case .changedOutside(let instance, .paused) where isPresent(instance):
+    case .exited(let instance, let report): if let seat = seat(of: instance) { send(.exited(report), to: seat) }
+    case .outOfMemory(let instance): if let seat = seat(of: instance) { save([tell("app.oom_kill", seat, [:])]) }
+    case .changedOutside(let instance, .paused):
+      guard let seat = seat(of: instance) else { return }
       tellOutside(instance.app, "paused")
-      send(.paused(true), to: instance.app)
-    case .changedOutside(let instance, .running) where isPresent(instance):
+      send(.paused(true), to: seat)
+    case .changedOutside(let instance, .running):
+      guard let seat = seat(of: instance) else { return }
       tellOutside(instance.app, "unpaused")
-      send(.paused(false), to: instance.app)
+      send(.paused(false), to: seat)
     case .changedOutside(let instance, _) where apps[instance.app] != nil:
       // Told by the engine's event and by who looks for the container, in either order; the app may be on its way up again.
       if apps[instance.app]?.removedOutside != instance { tellOutside(instance.app, "removed") }
       apps[instance.app]?.removedOutside = instance
-      guard isPresent(instance) else { return }
+      guard let seat = seat(of: instance) else { return }
       send(
         .exited(ExitReport(cause: .unknown("removed by someone else"), startedAt: nil, endedAt: Clock.wall())),
-        to: instance.app)
-    case .told(let instance, let ready, let status) where isPresent(instance): heard(instance.app, ready, status)
-    case .exited, .outOfMemory, .changedOutside, .told: break
+        to: seat)
+    case .changedOutside: break
+    case .told(let instance, let ready, let status):
+      if let seat = seat(of: instance) { heard(seat, ready, status) }
     case .engineChanged(let before, let after):
       save([
         tell(
@@ -312,11 +349,6 @@ package actor Supervisor {
   /// Somebody did it beside the supervisor.
   private func tellOutside(_ id: AppID, _ what: String) {
     save([tell("app.changed_outside", id, ["what": .string(what)])])
-  }
-
-  private func isPresent(_ instance: Instance) -> Bool {
-    guard let present = apps[instance.app]?.life.stage.instance else { return false }
-    return present.generation == instance.generation && present.nonce == instance.nonce
   }
 }
 

@@ -47,7 +47,7 @@ final class ProgressView {
     guard let place = rows.firstIndex(where: { $0.name == name }) else { return }
     if what == "app.progress" {
       progress(event, place)
-    } else if let (text, style, ends) = Self.words(what, event) {
+    } else if let (text, style, ends) = Self.words(of: what, event) {
       rows[place].row.text = text
       rows[place].row.style = style
       rows[place].row.ended = ends ? Clock.monotonic() : nil
@@ -66,6 +66,13 @@ final class ProgressView {
       rows[place].row.text = item.isEmpty ? status : "\(status) \(item)"
       if mode == .plain { Output.error("\(rows[place].name)  \(Output.escaped(rows[place].row.text))") }
     }
+  }
+
+  /// Of a generation beside what the app is: the new one's steps are on the way, the old one's end is nothing to wait for.
+  private static func words(of event: String, _ fields: JSONValue) -> (String, Style?, Bool)? {
+    guard !event.hasPrefix("app.update"), let which = fields["which"]?.stringValue else { return words(event, fields) }
+    guard which == "new", let (text, style, _) = words(event, fields) else { return nil }
+    return ("the new one: \(text)", style, false)
   }
 
   private static func words(_ event: String, _ fields: JSONValue) -> (String, Style?, Bool)? {
@@ -94,6 +101,11 @@ final class ProgressView {
     case "app.failed": return ("failed: \(reason)", .error, true)
     case "app.backoff": return ("restarting in \(fields["delay_ms"]?.integerValue ?? 0) ms: \(reason)", .warning, false)
     case "app.resting": return ("stopped", nil, true)
+    case "app.update_started": return ("updating, \(fields["order"]?.stringValue ?? "")", nil, false)
+    case "app.updated": return ("updated", .good, true)
+    case "app.update_rolled_back": return ("rolled back: \(reason)", .error, true)
+    case "app.update_paused": return ("update stopped: \(reason)", .error, true)
+    case "app.update_failed": return ("update failed: \(reason)", .error, false)
     case "app.removed": return ("removed", .good, true)
     default: return nil
     }

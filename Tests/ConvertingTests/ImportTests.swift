@@ -161,6 +161,22 @@ func losses(_ result: Import) -> [String] {
       ])
   }
 
+  @Test("deploy's update rule becomes a policy's; start-first is left to who knows that nothing is shared")
+  func update() throws {
+    let result = imported(
+      """
+      services:
+        a:
+          image: i
+          ports: ['80:80']
+          deploy:
+            update_config: {order: start-first, failure_action: rollback, monitor: 10s, parallelism: 2}
+      """)
+    let a = try #require(policies(of: result)["a"])
+    #expect(a.update.order == .stopFirst && a.update.failureAction == .rollback && a.update.monitor == .seconds(10))
+    #expect(losses(result) == ["6 a deploy.update_config.order", "6 a deploy.update_config.parallelism"])
+  }
+
   @Test("secrets and configs that are files become read-only mounts; inline content becomes a file")
   func secrets() throws {
     let result = imported(

@@ -65,7 +65,7 @@ import Testing
   @Test("a key whose feature comes later is an error that says so, whatever its value")
   func later() {
     let lines = [
-      "update_config": "{order: start-first}", "egress": "{allow: [\"a:443\"]}", "bandwidth": "{egress: 10mbit}",
+      "egress": "{allow: [\"a:443\"]}", "bandwidth": "{egress: 10mbit}",
       "devices": "[\"/dev/x\"]",
       "disk": "{data: 2g}", "secrets": "[db]", "configs": "[db]", "permissions": "[log]", "provides": "[queue/q]",
       "uses": "[queue/q]",

@@ -97,3 +97,50 @@ import Testing
     ] { #expect(lines.contains(part), "\(lines)") }
   }
 }
+
+@Suite("Updates in a policy") struct UpdateFieldTests {
+  @Test("what is left open follows from the order, and 5 seconds are the time to stay up")
+  func defaults() throws {
+    #expect(try container("").update == UpdateRule())
+    let first = try container("update_config: {order: start-first}").update
+    #expect(first.order == .startFirst && first.failureAction == .rollback && first.monitor == .seconds(5))
+    let stop = try container("update_config: {failure_action: pause, monitor: 30s}").update
+    #expect(stop.order == .stopFirst && stop.failureAction == .pause && stop.monitor == .seconds(30))
+  }
+
+  @Test("it changes while the app runs, and reading it back gives the same")
+  func canonical() throws {
+    let text = "update_config: {order: start-first, failure_action: continue, monitor: 2s}"
+    let policy = try container(text)
+    #expect(plan(old: try container(""), new: policy).kind == .inPlace)
+    let document = try #require(reading("id: a\nimage: i\n\(text)\n").canonical)
+    #expect(readApplied(document).policy?.update == policy.update)
+  }
+
+  @Test(
+    "what two generations cannot share is refused with its field and the reason, for now",
+    arguments: [
+      ("ports: ['80:80']", "ports"), ("volumes: ['data:/data']", "the writable volume data"),
+      ("volumes: ['/srv/x:/x']", "the writable bind /srv/x"), ("networks: [front]", "networks"),
+      ("schedule: {cron: '@daily'}", "schedule"),
+    ])
+  func obstacles(_ lines: String, _ place: String) throws {
+    let messages = complaints("update_config: {order: start-first}\n\(lines)")
+    #expect(messages.count == 1 && messages[0].hasPrefix("order: start-first does not go with \(place) for now: "))
+    #expect(complaints("update_config: {failure_action: rollback}\n\(lines)").isEmpty)
+  }
+
+  @Test("what is only read, or each has for itself, is no obstacle")
+  func harmless() throws {
+    let shared = "volumes: ['data:/data:ro', '/srv/x:/x:ro']\ntmpfs: ['/scratch:size=1m']\nnetwork_mode: bridge\n"
+    #expect(try container("update_config: {order: start-first}\n\(shared)").update.order == .startFirst)
+  }
+
+  @Test("pause and start-first contradict each other; a time over an hour is none")
+  func contradictions() {
+    #expect(
+      complaints("update_config: {order: start-first, failure_action: pause}").first?.contains("still runs") == true)
+    #expect(complaints("update_config: {monitor: 2h}") == ["monitor is at most 1h"])
+    #expect(complaints("update_config: {order: both}").count == 1)
+  }
+}

@@ -47,6 +47,42 @@ import Testing
     #expect(snapshot.values["boot_id"] == "b")
   }
 
+  @Test(
+    "two generations of an app are kept, one of them what it is; a place that was given is not taken by writing again")
+  func generations() async throws {
+    let store = try Store(path: path)
+    let web = try app("web", slot: 0)
+    func row(_ generation: UInt64, _ seat: StoredInstance.Seat, beside: Bool) -> StoredInstance {
+      StoredInstance(
+        instance: Instance(
+          app: web.id, generation: generation, nonce: "n\(generation)", handle: "h", isBeside: beside),
+        runtime: .native, canonical: "{}", folder: "/p", artifact: "", seat: seat)
+    }
+    let old = row(3, .present, beside: false)
+    let new = row(4, .next, beside: true)
+    var next = web
+    next.canonical = "{\"a\":1}"
+    let update = StoredUpdate(role: .next, app: next)
+    try await store.commit([.putApp(web), .putInstance(old), .putUpdate(update), .putInstance(new)])
+    var snapshot = try await store.load()
+    #expect(Set(snapshot.instances.map(\.instance)) == [old.instance, new.instance])
+    #expect(snapshot.instances.contains(new) && snapshot.updates == [update])
+    // The new one takes over, and what is written of either afterwards leaves it so.
+    try await store.commit([.putApp(next), .removeUpdate(web.id, .next), .seatInstances(web.id, present: 4)])
+    try await store.commit([.putInstance(new), .putInstance(old), .removeUpdate(web.id, .previous)])
+    snapshot = try await store.load()
+    #expect(snapshot.instances.first { $0.instance == new.instance }?.seat == .present)
+    #expect(snapshot.instances.first { $0.instance == old.instance }?.seat == .past)
+    #expect(snapshot.updates.isEmpty && snapshot.apps == [next])
+    try await store.commit([.removeInstance(web.id, generation: 3)])
+    #expect(try await store.load().instances.map(\.instance) == [new.instance])
+    try await store.commit([.putUpdate(StoredUpdate(role: .previous, app: web)), .removeUpdate(web.id, .next)])
+    #expect(try await store.load().updates.map(\.role) == [.previous])
+    try await store.commit([.removeApp(web.id)])
+    snapshot = try await store.load()
+    #expect(snapshot.instances.isEmpty && snapshot.updates.isEmpty)
+  }
+
   @Test("an app that is removed keeps its id block until its data is gone")
   func idBlocks() async throws {
     let store = try Store(path: path)

@@ -10,8 +10,9 @@ struct Plan: ParsableCommand {
     commandName: "plan", abstract: "Show what `up` would change, and why.",
     discussion: """
       Compares policy files with what is applied, and says for each app what `up` would do: nothing, start it, change it in place \
-      (it runs on), restart it, recreate it, or create it, with every field that differs. What was set with `supervisor set` is \
-      listed too. Nothing is changed.
+      (it runs on), restart it, recreate it, or create it, with every field that differs; (start-first) where the new one proves \
+      itself before the old one is stopped. An image whose name means another one by now is shown as `image`. What was set with \
+      `supervisor set` is listed too. Nothing is changed.
 
       With --detailed-exitcode: 0 nothing would change, 1 an error, 2 something would.
       """)
@@ -71,7 +72,9 @@ enum PlanView {
 
   private static func write(_ app: JSONValue) {
     let change = app["change"]?.stringValue ?? ""
-    Output.line("\(Style.bold.on(Output.escaped(app["name"]?.stringValue ?? ""))): \((style(change)).on(change))")
+    let order = app["order"]?.stringValue.map { " (\($0))" } ?? ""
+    Output.line(
+      "\(Style.bold.on(Output.escaped(app["name"]?.stringValue ?? ""))): \((style(change)).on(change))\(order)")
     for field in app["fields"]?.arrayValue ?? [] { Output.line("  \(line(field))") }
     for item in app["overrides"]?.arrayValue ?? [] {
       Output.line("  \(Style.accent.on("*")) \(override(item))")

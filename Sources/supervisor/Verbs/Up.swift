@@ -158,8 +158,11 @@ enum Settled {
     let failed = outcome["failed"]?.objectValue ?? JSONObject()
     if let (name, why) = failed.first(where: { _ in true }) {
       let others = failed.count > 1 ? " (and \(failed.count - 1) more)" : ""
+      let reason = why.stringValue ?? ""
+      // An update that was not kept says so itself: the app runs.
+      let text = reason.hasPrefix("the update ") ? "\(name): \(reason)" : "\(name) \(what): \(reason)"
       throw Failure(
-        1, "\(name) \(what): \(why.stringValue ?? "")\(others)",
+        1, "\(text)\(others)",
         hint: "`supervisor explain \(name)` says more, `supervisor logs \(name)` what it wrote")
     }
     let waiting = (outcome["waiting"]?.arrayValue ?? []).compactMap(\.stringValue)
