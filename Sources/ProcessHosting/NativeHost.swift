@@ -334,12 +334,15 @@ package actor NativeHost: AppHost {
     async throws(HostFailure)
   {
     var wrong: LayerReport?
-    for _ in 0..<10 {
+    var looks = 0
+    while looks < 10 {
       wrong = Attestation.check(facts, launch, run.group).first {
         $0.status == .missing && (launch.policy.enforcement == .strict || $0.isLayer)
       }
       if wrong == nil { return }
       if case .ended = run.state { return }
+      // What is being taken down runs nothing any more, however long that takes.
+      if !Attestation.isEnding(facts.pid) { looks += 1 }
       try? await Task.sleep(for: .milliseconds(1))
     }
     guard let wrong else { return }

@@ -41,30 +41,10 @@ extension Supervisor {
     guard let moved, let record else { return change }
     change.fields.append(
       Change.Difference(
-        key: "image", old: .string(Self.short(record.stored.artifact)), new: .string(Self.short(moved)),
+        key: "image", old: .string(shortID(record.stored.artifact)), new: .string(shortID(moved)),
         kind: .recreate))
     change.kind = max(change.kind, .recreate)
     return change
-  }
-
-  /// What an image's name means by now, where it is not what the app was made from; nothing is fetched.
-  func movedImages(_ checked: [CheckedApp]) async -> [AppID: String] {
-    var moved: [AppID: String] = [:]
-    for app in checked {
-      let policy = app.policy
-      guard let record = apps[policy.id], record.runtime == .container, !record.stored.artifact.isEmpty,
-        policy.runtime == .container, record.policy.image?.reference == policy.image?.reference,
-        let host = setup.hosts[.container], let present = await host.present(policy),
-        present != record.stored.artifact
-      else { continue }
-      moved[policy.id] = present
-    }
-    return moved
-  }
-
-  /// `sha256:0123456789ab`
-  private static func short(_ image: String) -> String {
-    String(image.prefix(image.hasPrefix("sha256:") ? 19 : 12))
   }
 
   private func difference(of record: AppRecord?, _ new: Policy) -> Change {

@@ -119,16 +119,23 @@ extension Supervisor {
 
   /// Memory is promised before it is used: what running apps were promised counts, not what they use now.
   var room: Admission.Room {
-    admission.room(beside: everyone.lazy.filter { self.holdsMemory($0.life.stage) }.map { Demand($0.current) })
+    admission.room(beside: demands { _ in true })
   }
 
   /// The same without what one app holds.
   func room(without id: AppID) -> Admission.Room {
-    admission.room(
-      beside: everyone.lazy.filter { ($0.stored.id != id || $0.role != .present) && self.holdsMemory($0.life.stage) }
-        .map {
-          Demand($0.current)
-        })
+    admission.room(beside: demands { $0.stored.id != id || $0.role != .present })
+  }
+
+  private func demands(_ counts: (AppRecord) -> Bool) -> [Demand] {
+    var demands: [Demand] = []
+    for record in apps.values where holdsMemory(record.life.stage) && counts(record) {
+      demands.append(Demand(record.current))
+    }
+    for record in beside.values where holdsMemory(record.life.stage) && counts(record) {
+      demands.append(Demand(record.current))
+    }
+    return demands
   }
 
   private func holdsMemory(_ stage: Stage) -> Bool {

@@ -23,10 +23,12 @@ package struct Life: Sendable, Equatable {
   package var preStart: Int?
   /// Whether the program that runs counts as ready.
   package var isReady = false
+  /// Set while what a failed start left behind is cleared.
+  var pendingFailure: HostFailure?
   /// What follows the end of this run.
-  private var sequel = Sequel.byRule
+  var sequel = Sequel.byRule
 
-  private enum Sequel: Sendable, Equatable {
+  enum Sequel: Sendable, Equatable {
     /// `restart` decides.
     case byRule
     /// It is started again whatever `restart` says.
@@ -94,7 +96,7 @@ package struct Life: Sendable, Equatable {
 
   // MARK: Wishes
 
-  private mutating func wish(_ wanted: Want, _ policy: Policy) -> [Effect] {
+  mutating func wish(_ wanted: Want, _ policy: Policy) -> [Effect] {
     let renewed = wanted == .running && (want != .running || stage == .resting)
     want = wanted
     if renewed {
@@ -125,14 +127,14 @@ package struct Life: Sendable, Equatable {
     }
   }
 
-  private mutating func forgive() {
+  mutating func forgive() {
     failure = nil
     restarts = 0
     recentRestarts = []
     delays = 0
   }
 
-  private mutating func replace(_ policy: Policy) -> [Effect] {
+  mutating func replace(_ policy: Policy) -> [Effect] {
     switch stage {
     case .resting, .waiting, .backoff: return []
     // The new policy may have another schedule.
@@ -156,362 +158,6 @@ package struct Life: Sendable, Equatable {
     case .running, .preStarting: return want != .running || replacing
     case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
       return false
-    }
-  }
-
-  // MARK: Up
-
-  private mutating func admit(_ policy: Policy) -> [Effect] {
-    guard case .waiting = stage, want == .running else { return [] }
-    stage = .preparing
-    preStart = policy.preStart.isEmpty ? nil : 0
-    return [.prepare]
-  }
-
-  private mutating func hold(_ reason: String) -> [Effect] {
-    guard case .waiting(let before) = stage, before != reason else { return [] }
-    stage = .waiting(reason)
-    return [.record("app.pending", ["reason": .string(reason)])]
-  }
-
-  private mutating func afterPrepare(_ policy: Policy) -> [Effect] {
-    guard stage == .preparing else { return [] }
-    guard want == .running else { return rest([], policy) }
-    guard !replacing else { return again() }
-    stage = .creating
-    return [.create]
-  }
-
-  private mutating func afterCreate(_ instance: Instance, _ policy: Policy) -> [Effect] {
-    guard stage == .creating else { return [.clear(instance)] }
-    guard want == .running, !replacing else {
-      stage = .clearing(instance)
-      return [.clear(instance)]
-    }
-    stage = .starting(instance)
-    let told =
-      preStart.map { Effect.record("app.pre_start", ["command": .string(Self.command($0, policy))]) }
-      ?? .record("app.created", [:])
-    return [told, .start(instance)]
-  }
-
-  private mutating func afterStart(_ facts: RunFacts, _ policy: Policy, _ now: WallTime) -> [Effect] {
-    guard case .starting(let instance) = stage else { return [] }
-    endReason = nil
-    sequel = .byRule
-    guard preStart == nil else {
-      stage = .preStarting(instance, facts)
-      return []
-    }
-    stage = .running(instance, facts, paused: false)
-    isReady = policy.readiness == .started
-    var effects: [Effect] = [.record("app.started", ["pid": .integer(Int64(facts.pid))])]
-    if let limit = policy.limits.maximumRuntime, limit > .zero { effects.append(.after(limit, .runtimeOver)) }
-    return effects
-  }
-
-  /// `2 of 3, /app/migrate`.
-  package static func command(_ index: Int, _ policy: Policy) -> String {
-    let program = index < policy.preStart.count ? policy.preStart[index].first ?? "" : ""
-    return "\(index + 1) of \(policy.preStart.count), \(program)"
-  }
-
-  private mutating func becomeReady(_ how: String) -> [Effect] {
-    guard case .running = stage, !isReady else { return [] }
-    isReady = true
-    return [.record("app.ready", ["by": .string(how)])]
-  }
-
-  private mutating func stepFailed(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
-    -> [Effect]
-  {
-    switch stage {
-    case .preparing, .creating, .starting: break
-    case .resting, .waiting, .preStarting, .running, .stopping, .killing, .clearing, .backoff, .scheduled: return []
-    }
-    let told = Effect.record(
-      "app.start_failed", ["reason": .string(fault.description), "kind": .string(fault.kind.rawValue)])
-    let left = stage.instance
-    lastExit = ExitReport(cause: .neverStarted(step: "start", reason: fault.description), startedAt: nil, endedAt: now)
-    if let left {
-      // The host may have kept part of it: release that before anything else.
-      pendingFailure = fault
-      stage = .clearing(left)
-      return [told, .clear(left)]
-    }
-    return [told] + afterFailure(fault, policy, now, chance)
-  }
-
-  /// Set while what a failed start left behind is cleared.
-  private var pendingFailure: HostFailure?
-
-  private mutating func afterFailure(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
-    -> [Effect]
-  {
-    guard want == .running else { return rest([], policy) }
-    guard !replacing else { return again() }
-    switch fault.kind {
-    case .unavailable:
-      // Not the app's doing, so it counts as no attempt; a gate may hold it when the time is over.
-      let pause = Duration.seconds(2)
-      stage = .backoff(until: WallTime(nanoseconds: now.nanoseconds &+ pause.wholeNanoseconds))
-      return [.record("app.pending", ["reason": .string(fault.message)]), .after(pause, .backoffOver)]
-    case .refused, .missing: return fail(fault.description, policy)
-    case .conflict, .failed:
-      guard policy.restart != .no else { return fail(fault.description, policy) }
-      return backOff(policy, now, chance, because: fault.description)
-    }
-  }
-
-  // MARK: Down
-
-  private mutating func beginStop(_ policy: Policy) -> [Effect] {
-    guard shouldStop else { return [] }
-    switch stage {
-    case .running(let instance, let facts, let paused): return stop(instance, facts, policy, paused)
-    case .preStarting(let instance, let facts): return stop(instance, facts, policy, false)
-    case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
-      return []
-    }
-  }
-
-  private mutating func overdrawn(_ limit: String, _ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, let paused) = stage else { return [] }
-    endReason = limit
-    return stop(instance, facts, policy, paused)
-  }
-
-  private mutating func unhealthy(_ why: String, _ policy: Policy) -> [Effect] {
-    guard case .running(let instance, let facts, let paused) = stage, want == .running, !replacing else { return [] }
-    switch policy.healthcheck.settled(image: facts.imageHealthcheck, restart: policy.restart)?.onFailure {
-    case nil, .some(.none): return []
-    case .notify: return [.record("app.alert", ["reason": .string("unhealthy: \(why)")])]
-    case .restart:
-      sequel = .restart
-      endReason = "unhealthy: \(why)"
-      return [.outdate] + stop(instance, facts, policy, paused)
-    case .stop:
-      sequel = .failure
-      endReason = "unhealthy: \(why)"
-      return stop(instance, facts, policy, paused)
-    }
-  }
-
-  private mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy, _ paused: Bool) -> [Effect] {
-    stage = .stopping(instance, facts)
-    isReady = false
-    let given = grace
-    grace = nil
-    return [
-      .cancelTimers,
-      .record("app.stopping", ["signal": .string(SignalName.name(of: policy.stopSignal) ?? "\(policy.stopSignal)")]),
-      .signal(instance, policy.stopSignal, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
-    ]
-  }
-
-  private mutating func beginKill() -> [Effect] {
-    switch stage {
-    case .running(let instance, let facts, _), .preStarting(let instance, let facts),
-      .stopping(let instance, let facts):
-      stage = .killing(instance, facts)
-      isReady = false
-      return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
-    case .resting, .waiting, .preparing, .creating, .starting, .killing, .clearing, .backoff, .scheduled: return []
-    }
-  }
-
-  private mutating func killAgain() -> [Effect] {
-    guard case .killing(let instance, _) = stage else { return [] }
-    return [.kill(instance), .after(.seconds(5), .killAgain)]
-  }
-
-  private mutating func pause(_ paused: Bool) -> [Effect] {
-    guard case .running(let instance, let facts, let before) = stage, before != paused else { return [] }
-    stage = .running(instance, facts, paused: paused)
-    return [.record(paused ? "app.paused" : "app.unpaused", [:])]
-  }
-
-  // MARK: Ends
-
-  private mutating func ended(_ report: ExitReport, _ policy: Policy, _ now: WallTime) -> [Effect] {
-    guard let instance = stage.instance else { return [] }
-    if case .clearing = stage { return [] }
-    isReady = false
-    stage = .clearing(instance)
-    if let preStart {
-      var effects: [Effect] = [.cancelTimers]
-      if !report.succeeded {
-        lastExit = report
-        let fault = HostFailure(.failed, "pre_start \(Self.command(preStart, policy)): \(report.reason)")
-        pendingFailure = fault
-        effects.append(.record("app.start_failed", ["reason": .string(fault.message), "kind": "failed"]))
-      }
-      return effects + [.clear(instance)]
-    }
-    lastExit = report
-    var fields: [String: JSONValue] = [
-      "exit_code": .integer(Int64(report.exitCode)), "reason": .string(endReason ?? report.reason),
-      "oom": .bool(report.outOfMemory),
-    ]
-    if let started = report.startedAt {
-      fields["ran_ms"] = .integer(report.endedAt.since(started).wholeNanoseconds / 1_000_000)
-      if report.endedAt.since(started) >= policy.backoff.resetAfter { delays = 0 }
-    }
-    return [.cancelTimers, .record(report.outOfMemory ? "app.oom" : "app.exited", fields), .clear(instance)]
-  }
-
-  private mutating func afterClear(_ policy: Policy, _ now: WallTime, _ chance: Double) -> [Effect] {
-    guard case .clearing = stage else { return [] }
-    let next = sequel
-    sequel = .byRule
-    if let fault = pendingFailure {
-      pendingFailure = nil
-      return afterFailure(fault, policy, now, chance)
-    }
-    guard want == .running else { return rest([], policy) }
-    if replacing { return again() }
-    if let done = preStart {
-      preStart = done + 1 < policy.preStart.count ? done + 1 : nil
-      stage = .creating
-      return [.create]
-    }
-    guard let exit = lastExit else { return again() }
-    switch next {
-    case .failure: return fail("it was \(endReason ?? exit.reason)", policy)
-    // At once at first; a loop has pauses that grow, and ends.
-    case .restart: return backOff(policy, now, chance, because: endReason ?? exit.reason, atOnce: delays == 0)
-    case .byRule: break
-    }
-    switch policy.restart {
-    case .no: return rest([], policy)
-    case .always, .unlessStopped: return backOff(policy, now, chance, because: exit.reason)
-    case .onFailure(let maximum):
-      guard !exit.succeeded else { return rest([], policy) }
-      if let maximum, restarts >= maximum {
-        return fail("it ended with \(exit.reason) after \(maximum) restarts", policy)
-      }
-      return backOff(policy, now, chance, because: exit.reason)
-    }
-  }
-
-  private func clearFailed(_ fault: HostFailure) -> [Effect] {
-    guard case .clearing = stage else { return [] }
-    // Nothing new is made while something old may be left: a dead engine comes back, a busy cgroup empties.
-    return [.record("app.clear_failed", ["reason": .string(fault.description)]), .after(.seconds(2), .clearAgain)]
-  }
-
-  private func clearAgain() -> [Effect] {
-    guard case .clearing(let instance) = stage else { return [] }
-    return [.clear(instance)]
-  }
-
-  private mutating func backOff(
-    _ policy: Policy, _ now: WallTime, _ chance: Double, because reason: String, atOnce: Bool = false
-  ) -> [Effect] {
-    let rules = policy.backoff
-    recentRestarts.removeAll { now.since($0) > rules.window }
-    guard recentRestarts.count < Int(rules.maximumAttempts) else {
-      return fail(
-        "it ended \(recentRestarts.count + 1) times within \(rules.window.compact), last with \(reason)", policy)
-    }
-    recentRestarts.append(now)
-    restarts += 1
-    // The first restart may be at once; a loop never is.
-    var delay = delays == 0 ? rules.delay.seconds : max(rules.delay.seconds, 0.01)
-    for _ in 0..<min(delays, 64) { delay = min(delay * max(1, rules.multiplier), rules.maximumDelay.seconds) }
-    delays += 1
-    delay = max(0, delay * (1 + rules.jitter * (2 * chance - 1)))
-    guard delay > 0, !atOnce else { return again() }
-    let pause = Duration.nanoseconds(Int64(delay * 1e9))
-    stage = .backoff(until: WallTime(nanoseconds: now.nanoseconds &+ pause.wholeNanoseconds))
-    return [
-      .record("app.backoff", ["delay_ms": .integer(pause.wholeNanoseconds / 1_000_000), "reason": .string(reason)]),
-      .after(pause, .backoffOver),
-    ]
-  }
-
-  private mutating func afterBackoff() -> [Effect] {
-    guard case .backoff = stage else { return [] }
-    return again()
-  }
-
-  private mutating func giveUp(_ reason: String, _ policy: Policy) -> [Effect] {
-    switch stage {
-    case .backoff: return [.cancelTimers] + fail(reason, policy)
-    case .stopping, .killing, .clearing:
-      pendingFailure = HostFailure(.refused, reason)
-      return []
-    // What runs, runs on; what rests has its own reason.
-    case .resting, .waiting, .preparing, .creating, .starting, .preStarting, .running, .scheduled: return []
-    }
-  }
-
-  private mutating func renew() -> [Effect] {
-    forgive()
-    pendingFailure = nil
-    switch stage {
-    case .backoff: return [.cancelTimers] + again()
-    case .resting where want == .running: return again()
-    case .resting, .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing,
-      .scheduled:
-      return []
-    }
-  }
-
-  private mutating func again() -> [Effect] {
-    replacing = false
-    stage = .waiting("its turn")
-    return [.record("app.restarting", ["restarts": .integer(Int64(restarts))])]
-  }
-
-  private mutating func fail(_ reason: String, _ policy: Policy) -> [Effect] {
-    let told = Effect.record("app.failed", ["reason": .string(reason)])
-    replacing = false
-    guard policy.schedule == nil || want != .running else {
-      // Its next run may do better.
-      stage = .scheduled(until: nil)
-      return [told, .armSchedule]
-    }
-    failure = reason
-    stage = .resting
-    return [told]
-  }
-
-  private mutating func rest(_ effects: [Effect], _ policy: Policy) -> [Effect] {
-    replacing = false
-    guard policy.schedule == nil || want != .running else {
-      stage = .scheduled(until: nil)
-      return effects + [.record("app.resting", [:]), .armSchedule]
-    }
-    stage = .resting
-    return effects + [.record("app.resting", [:])] + (want == .removed ? [.forget] : [])
-  }
-
-  // MARK: Runs that begin of themselves
-
-  private mutating func schedule(_ time: WallTime?) -> [Effect] {
-    guard case .scheduled(let before) = stage, before != time else { return [] }
-    stage = .scheduled(until: time)
-    return [.record("app.scheduled", ["next": time.map { .integer($0.nanoseconds) } ?? .null])]
-  }
-
-  private mutating func due(_ policy: Policy) -> [Effect] {
-    guard want == .running, let schedule = policy.schedule else { return [] }
-    switch stage {
-    case .resting: return []
-    case .scheduled:
-      forgive()
-      stage = .waiting("its turn")
-      return [.record("app.due", [:]), .armSchedule]
-    case .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing, .backoff:
-      let isReplaced = schedule.concurrency == .replace
-      var effects: [Effect] = [
-        .record("app.due", ["skipped": .bool(!isReplaced), "reason": "the last run still goes on"]), .armSchedule,
-      ]
-      guard isReplaced else { return effects }
-      forgive()
-      if case .backoff = stage { effects = [.cancelTimers] + effects + again() } else { effects += replace(policy) }
-      return effects
     }
   }
 }

@@ -25,14 +25,20 @@ extension Supervisor {
       let id = app.policy.id
       let record = apps[id]
       let overrides = record?.overrides ?? []
-      let policy = try effective(Self.document(app.canonical), overrides, id).policy
+      let (policy, canonical) = try effective(Self.document(app.canonical), overrides, id)
       var change = difference(record, policy, moved: moved[id])
       if let record, recreate { change.kind = record.life.isAtRest ? .start : .recreate }
       if let record, change.kind == .none, record.life.want != .running || record.life.isAtRest { change.kind = .start }
       var entry = PlannedChange(id: id, change: change, overrides: overrides, behind: record?.behind)
-      let target = Target(id: id, base: .null, policy: policy, canonical: "", change: change)
+      let target = Target(id: id, base: .null, policy: policy, canonical: canonical, change: change)
       let applied = change.kind == .restart || change.kind == .recreate ? AppliedChange.replaced : .unchanged
-      if case .beside = way(record, target, applied, recreate: recreate) { entry.startsFirst = true }
+      switch way(record, target, applied, recreate: recreate) {
+      case .beside: entry.startsFirst = true
+      case .underWay:
+        entry.startsFirst = true
+        entry.behind = "the new one is proving itself"
+      case .plain, .tracked: break
+      }
       planned.append(entry)
     }
     return planned

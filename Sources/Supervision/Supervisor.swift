@@ -261,7 +261,8 @@ package actor Supervisor {
   }
 
   private func openStartGates() {
-    let waiting = everyone.filter { if case .waiting = $0.life.stage { true } else { false } }
+    var waiting = apps.values.filter { if case .waiting = $0.life.stage { true } else { false } }
+    waiting += beside.values.filter { if case .waiting = $0.life.stage { true } else { false } }
     guard !waiting.isEmpty else { return }
     for record in waiting where record.launch == nil && record.unadopted == nil {
       self[record.seat]?.runtime = runtime(for: record.policy)

@@ -95,6 +95,8 @@ extension Supervisor {
   func beginBeside(_ row: StoredApp, _ target: Target) {
     var row = row
     apps[row.id]?.updateFailure = nil
+    // What runs has not proved itself and is the applied one all the same: its own update is over.
+    if let present = apps[row.id], present.update != nil { endUpdate(present.seat) }
     if let waiting = next(row.id) {
       row.generation = max(row.generation, waiting.stored.generation)
       cancelUpdateTimers(waiting.seat)

@@ -73,14 +73,16 @@ import Testing
     }
   }
 
-  @Test("up again with nothing changed does nothing: the engine is not even asked", arguments: Place.available)
+  @Test(
+    "up again with nothing changed does nothing, and an engine that hangs does not hold it up",
+    arguments: Place.available)
   func again(_ place: Place) throws {
     try place.with { instance in
       try instance.write("web", place.policy("web", 1000, "mem_limit: 64m\n"))
       #expect(instance.up().code == 0)
       let before = instance.app("web")
       let events = instance.events("web").count
-      // An engine that hangs cannot have been asked.
+      // It is asked what images' names mean by now, and not waited for.
       let engine = try place.rig.map { try EnginePids.of($0) } ?? []
       for pid in engine { kill(pid, SIGSTOP) }
       let up = instance.run(["up", "-d", "--wait", "--wait-timeout", "3s", instance.policies], within: 10)

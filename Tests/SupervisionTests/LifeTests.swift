@@ -288,6 +288,38 @@ private struct Driven {
     #expect(app.effects.contains(.signal(instance, 15, thaw: true)))
   }
 
+  @Test("what is given up is not started again, whatever its restart rule; what runs, runs on")
+  func givenUp() throws {
+    var app = try Driven(.always)
+    app.run()
+    app.send(.giveUp("why"))
+    #expect(app.life.isRunning)
+    app.send(.exited(report(.code(1))), .giveUp("why"), .cleared)
+    #expect(app.life.failure == "why" && app.life.stage == .resting)
+    // Also in a pause between two runs.
+    var paused = try Driven(.always)
+    paused.run()
+    paused.send(.exited(report(.code(1))), .cleared)
+    guard case .backoff = paused.life.stage else { Issue.record("\(paused.life.stage)"); return }
+    paused.send(.giveUp("why"))
+    #expect(paused.life.failure == "why" && paused.effects.contains(.cancelTimers))
+  }
+
+  @Test("another policy waits out no pause, and forgets what the one before failed at")
+  func renewed() throws {
+    for ending in [RestartRule.always, .no] {
+      var app = try Driven(ending)
+      app.run()
+      app.send(.exited(report(.code(1))), .cleared, .renew)
+      guard case .waiting = app.life.stage else { Issue.record("\(ending): \(app.life.stage)"); return }
+      #expect(app.life.restarts == 0 && app.life.failure == nil)
+    }
+    var stopped = try Driven()
+    stopped.run()
+    stopped.send(.want(.stopped), .releasedToStop, .exited(report(.code(0))), .cleared, .renew)
+    #expect(stopped.life.stage == .resting)
+  }
+
   @Test("every stage takes every event without losing an instance that exists")
   func everyPair() throws {
     for stage in everyStage {
@@ -333,6 +365,8 @@ private struct Driven {
       .cpuTimeOver, .ready("x"), .unhealthy("x"), .nextRun(nil), .nextRun(WallTime(nanoseconds: 9)), .due,
       .paused(true), .paused(false),
       .exited(report(.code(0))), .cleared, .clearFailed(HostFailure(.failed, "f")), .clearAgain, .backoffOver,
+      .giveUp("x"),
+      .renew,
     ]
   }
 }

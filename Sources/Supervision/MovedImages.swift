@@ -1,0 +1,62 @@
+internal import Model
+
+/// `sha256:0123456789ab`
+func shortID(_ image: String) -> String { String(image.prefix(image.hasPrefix("sha256:") ? 19 : 12)) }
+
+extension Supervisor {
+  /// An engine that takes longer does not say whether a name has moved: who asks what would change waits for nobody.
+  private static let patienceForNames = Duration.seconds(1)
+
+  private enum Answer: Sendable {
+    case image(name: String, id: String?)
+    case late
+  }
+
+  /// What an image's name means by now, where it is not what the app was made from; nothing is fetched.
+  func movedImages(_ checked: [CheckedApp]) async -> [AppID: String] {
+    guard let host = setup.hosts[.container], trouble[.container] == nil else { return [:] }
+    var policies: [String: Policy] = [:]
+    for app in checked {
+      guard let name = pinnedName(app) else { continue }
+      policies[name] = app.policy
+    }
+    let asked = policies
+    guard !asked.isEmpty else { return [:] }
+    let present = await withTaskGroup(of: Answer.self) { group in
+      for (name, policy) in asked {
+        group.addTask { .image(name: name, id: await host.present(policy)) }
+      }
+      group.addTask {
+        // Cancelled once all have answered.
+        try? await Task.sleep(for: Self.patienceForNames)
+        return .late
+      }
+      var found: [String: String] = [:]
+      var open = asked.count
+      while open > 0, case .image(let name, let id)? = await group.next() {
+        found[name] = id
+        open -= 1
+      }
+      group.cancelAll()
+      return found
+    }
+    var moved: [AppID: String] = [:]
+    for app in checked {
+      // Looked at after the answers: it may be another one by now.
+      guard let name = pinnedName(app), let id = present[name], id != apps[app.policy.id]?.stored.artifact else {
+        continue
+      }
+      moved[app.policy.id] = id
+    }
+    return moved
+  }
+
+  /// The image's name, of an app that has one pinned under that name.
+  private func pinnedName(_ app: CheckedApp) -> String? {
+    guard let record = apps[app.policy.id], record.runtime == .container, !record.stored.artifact.isEmpty,
+      app.policy.runtime == .container, let name = app.policy.image?.reference,
+      record.policy.image?.reference == name
+    else { return nil }
+    return name
+  }
+}
