@@ -1,4 +1,5 @@
 internal import Model
+internal import Storage
 
 /// `sha256:0123456789ab`
 func shortID(_ image: String) -> String { String(image.prefix(image.hasPrefix("sha256:") ? 19 : 12)) }
