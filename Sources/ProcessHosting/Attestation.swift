@@ -102,7 +102,7 @@ enum Attestation {
   /// The kernel is taking it down: it has left its groups, may take a while on a busy host, and runs nothing of its own any more
   /// (PF_EXITING in `flags`, proc_pid_stat(5)).
   static func isEnding(_ pid: Int32) -> Bool {
-    guard let text = try? File.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return true }
+    guard let text = try? File.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return false }
     let fields = text[text.index(after: end)...].split(separator: " ")
     return fields.count > 6 && UInt64(fields[6]).map { $0 & 4 != 0 } ?? false
   }
