@@ -72,12 +72,23 @@ package struct StoredInstance: Sendable, Equatable {
   package var preStart: Int?
   /// It has counted as ready.
   package var isReady: Bool
+  /// An operator's command runs in it; nil: the app itself.
+  package var debug: Debug?
+
+  package enum Debug: Int, Sendable {
+    /// Afterwards the app goes on as it is wanted.
+    case goesOn = 1
+    /// It had come to rest before, and does again.
+    case rests
+  }
 
   package init(
     instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = "",
-    preStart: Int? = nil, isReady: Bool = false
+    preStart: Int? = nil, isReady: Bool = false,
+    debug: Debug? = nil
   ) {
     self.preStart = preStart
+    self.debug = debug
     self.isReady = isReady
     self.instance = instance
     self.runtime = runtime
@@ -132,6 +143,8 @@ package enum StorageChange: Sendable {
   /// Older ones beyond `kept` go.
   case putExit(ExitRecord)
   case setExitOutput(AppID, run: UInt64, String)
+  /// When the next run of its schedule is due; nil: it has none.
+  case setDue(AppID, WallTime?)
   /// Gives back an app's id range: its data is gone.
   case releaseIDs(AppID)
 }

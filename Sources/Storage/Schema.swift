@@ -52,6 +52,9 @@ enum Schema {
             app TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, until INTEGER, PRIMARY KEY (app, key)) STRICT;
           """)
     }
+    migrator.registerMigration("instances that an operator debugs in") { database in
+      try database.execute(sql: "ALTER TABLE instance ADD COLUMN debug INTEGER")
+    }
     return migrator
   }
 
@@ -83,6 +86,7 @@ enum Schema {
         database, "UPDATE instance SET canonical = ? WHERE app = ? AND generation = ?",
         [canonical, id.name, Int64(generation)])
     case .removeApp(let id):
+      try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"])
       try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
       try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
@@ -90,16 +94,21 @@ enum Schema {
       try run(database, "DELETE FROM run_exit WHERE app = ?", [id.name])
     case .putInstance(let stored):
       try run(
-        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        database, "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
           stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
           stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
           stored.engine, stored.preStart.map { Int64($0) }, stored.isReady ? 1 : 0,
+          stored.debug.map { Int64($0.rawValue) },
         ])
     case .removeInstance(let id): try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
     case .setReady(let id, let generation):
       try run(
         database, "UPDATE instance SET ready = 1 WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
+    case .setDue(let id, let time):
+      guard let time else { return try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"]) }
+      try run(
+        database, "INSERT OR REPLACE INTO value (key, value) VALUES (?, ?)", ["due.\(id)", "\(time.nanoseconds)"])
     case .putRest(let rest): try put(rest, database)
     case .addEvent(let event):
       var fields = JSONObject()
@@ -214,8 +223,9 @@ enum Schema {
         app: try id(row["app"], path), generation: UInt64(row["generation"] as Int64), nonce: row["nonce"],
         handle: row["handle"]),
       runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"],
-      engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) }, isReady: row["ready"] as Int64 == 1
-    )
+      engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) },
+      isReady: row["ready"] as Int64 == 1,
+      debug: (row["debug"] as Int64?).flatMap { StoredInstance.Debug(rawValue: Int($0)) })
   }
 
   private static func rest(_ row: Row, _ path: String) throws -> StoredRest {

@@ -23,6 +23,14 @@ extension Supervisor {
       for timer in apps[id]?.timers.values ?? [:].values { timer.cancel() }
       apps[id]?.timers = [:]
     case .armSchedule: armSchedule(id)
+    // Ends with what it began.
+    case .runBeside: Task { await runBeside(id) }
+    case .debugOver(let end): apps[id]?.debugger?.finish(end)
+    case .keepRest:
+      guard var rest = apps[id]?.savedRest, let generation = apps[id]?.stored.generation else { return }
+      rest.generation = generation
+      apps[id]?.savedRest = rest
+      save([.putRest(rest)])
     case .outdate:
       guard let generation = apps[id].map({ $0.stored.generation + 1 }) else { return }
       apps[id]?.stored.generation = generation
@@ -64,11 +72,19 @@ extension Supervisor {
     guard let record = apps[id], let host = setup.hosts[record.runtime] else { return }
     let policy = placed(record.policy, record.runtime)
     let pinned = record.stored.artifact
+    // That its own program is not there may be why it is looked into.
+    let instead = record.life.debug == nil ? nil : record.debugger?.instead(of: policy)
     apps[id]?.preparing = Task {
       do throws(HostFailure) {
-        let artifact = try await Self.prepare(policy, pinned, host) { progress in
+        let tell = { @Sendable (progress: WorkProgress) in
           // Ends at once: it only hands the progress over.
           Task { await self.tellProgress(progress, id) }
+          return ()
+        }
+        let artifact: String
+        do throws(HostFailure) { artifact = try await Self.prepare(policy, pinned, host, tell) } catch {
+          guard error.kind == .missing, let instead else { throw error }
+          artifact = try await Self.prepare(instead, pinned, host, tell)
         }
         apps[id]?.preparing = nil
         apps[id]?.artifact = artifact
@@ -111,7 +127,7 @@ extension Supervisor {
   func forStep(_ step: Int?, _ policy: Policy) -> Policy {
     guard let step, step < policy.preStart.count else { return policy }
     var policy = policy
-    policy.entry = policy.preStart[step]
+    policy.entry = policy.preStart[step].command
     if policy.runtime == .container { policy.entrypoint = [] }
     policy.network.ports = []
     policy.readiness = .started
@@ -121,10 +137,12 @@ extension Supervisor {
   private func create(_ id: AppID) {
     guard var record = apps[id], let host = setup.hosts[record.runtime] else { return }
     record.stored.generation += 1
-    let launch = Launch(
+    var launch = Launch(
       policy: forStep(record.life.preStart, placed(record.policy, record.runtime)),
       generation: record.stored.generation, nonce: Nonce.make(),
       uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact)
+    if record.life.preStart == nil { expect(record.visitors, &launch) }
+    if let debugger = record.debugger, record.life.debug != nil { debugger.dress(&launch) }
     record.launch = launch
     apps[id] = record
     let written = stored(launch, record, handle: host.plannedHandle(launch) ?? "")
@@ -195,14 +213,18 @@ extension Supervisor {
       instance: Instance(app: record.stored.id, generation: launch.generation, nonce: launch.nonce, handle: handle),
       runtime: record.runtime, canonical: record.effective, folder: record.stored.folder,
       artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "",
-      preStart: record.life.preStart)
+      preStart: record.life.preStart, debug: record.life.debug.map { $0.rests ? .rests : .goesOn })
   }
 
   private func start(_ instance: Instance) {
     guard let host = host(instance.app), let launch = apps[instance.app]?.launch else { return }
+    let visitors = welcome(instance.app)
     Task {
       do throws(HostFailure) {
+        // They miss nothing of it.
+        for visitor in visitors { await visitor.enter(instance, launch, host) }
         let facts = try await host.start(instance, launch)
+        for visitor in visitors { visitor.began() }
         guard apps[instance.app]?.life.stage == .starting(instance) else { return }
         for line in facts.missing { save([tell("app.degraded", instance.app, ["missing": .string(line)])]) }
         send(.started(facts), to: instance.app)
@@ -220,10 +242,12 @@ extension Supervisor {
       // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
       // daemon finds the instance gone.
       if let rest = apps[instance.app]?.savedRest { await store([.putRest(rest)]) }
-      await recordExit(instance, host)
+      // What an operator tried is no run of the app.
+      let isRun = apps[instance.app]?.life.debug?.isHere != true
+      if isRun { await recordExit(instance, host) }
       do throws(HostFailure) {
         try await host.remove(instance)
-        keepOutput(instance, host)
+        if isRun { keepOutput(instance, host) }
         await store([.removeInstance(instance.app)])
         if apps[instance.app]?.life.stage.instance == instance { apps[instance.app]?.launch = nil }
         send(.cleared, to: instance.app)
@@ -249,7 +273,10 @@ extension Supervisor {
     for timer in record.timers.values { timer.cancel() }
     record.alarm?.cancel()
     record.attendance?.end()
+    dismiss(id, "it was removed")
+    record.debugger?.finish(.failed(HostFailure(.failed, "\(id) was removed")))
     apps[id] = nil
+    forgetBeside(id)
     save([.removeApp(id), tell("app.removed", id, [:])])
   }
 }

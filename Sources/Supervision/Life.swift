@@ -23,6 +23,8 @@ package struct Life: Sendable, Equatable {
   package var preStart: Int?
   /// Whether the program that runs counts as ready.
   package var isReady = false
+  /// An operator's command takes, or is to take, the program's place; nil: nobody debugs it.
+  package var debug: Debugging?
   /// What follows the end of this run.
   private var sequel = Sequel.byRule
 
@@ -35,7 +37,25 @@ package struct Life: Sendable, Equatable {
     case failure
   }
 
+  package struct Debugging: Sendable, Equatable {
+    /// The present instance is made for it; else what is there ends first.
+    package var isHere = false
+    /// The operator is gone, or wants something else.
+    package var isLeft = false
+    /// It had come to rest before, and does again.
+    package var rests: Bool
+    /// How the command ended, while what is left of it is cleared.
+    package var end: ExitReport?
+    package init(isHere: Bool = false, rests: Bool) {
+      self.isHere = isHere
+      self.rests = rests
+    }
+  }
+
   package init(want: Want) { self.want = want }
+
+  /// Whether something is to run now.
+  private var isWanted: Bool { debug.map { !$0.isLeft } ?? (want == .running) }
 
   package var isRunning: Bool { if case .running = stage { true } else { false } }
 
@@ -79,6 +99,8 @@ package struct Life: Sendable, Equatable {
     case .unhealthy(let why): return unhealthy(why, policy)
     case .nextRun(let time): return schedule(time)
     case .due: return due(policy)
+    case .debug(let begins): return begins ? beginDebug() : endDebug(policy)
+    case .stepTimeOver: return stepOverdue(policy)
     case .graceOver, .killRequested: return beginKill()
     case .killAgain: return killAgain()
     case .paused(let paused): return pause(paused)
@@ -93,6 +115,13 @@ package struct Life: Sendable, Equatable {
   // MARK: Wishes
 
   private mutating func wish(_ wanted: Want, _ policy: Policy) -> [Effect] {
+    if debug != nil {
+      if wanted == .running, want != .running { forgive() }
+      want = wanted
+      debug?.rests = false
+      // Who debugs goes first; the app comes after, or its end.
+      return wanted == .running ? [] : endDebug(policy)
+    }
     let renewed = wanted == .running && (want != .running || stage == .resting)
     want = wanted
     if renewed {
@@ -131,6 +160,8 @@ package struct Life: Sendable, Equatable {
   }
 
   private mutating func replace(_ policy: Policy) -> [Effect] {
+    // What comes afterwards is made from the new policy anyway.
+    guard debug == nil else { return [] }
     switch stage {
     case .resting, .waiting, .backoff: return []
     // The new policy may have another schedule.
@@ -151,7 +182,7 @@ package struct Life: Sendable, Equatable {
   /// Whether a running instance is to end: the supervisor then waits for its dependents and sends `releasedToStop`.
   package var shouldStop: Bool {
     switch stage {
-    case .running, .preStarting: return want != .running || replacing
+    case .running, .preStarting: return !isWanted || replacing
     case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
       return false
     }
@@ -160,9 +191,10 @@ package struct Life: Sendable, Equatable {
   // MARK: Up
 
   private mutating func admit(_ policy: Policy) -> [Effect] {
-    guard case .waiting = stage, want == .running else { return [] }
+    guard case .waiting = stage, isWanted else { return [] }
     stage = .preparing
-    preStart = policy.preStart.isEmpty ? nil : 0
+    debug?.isHere = true
+    preStart = policy.preStart.isEmpty || debug != nil ? nil : 0
     return [.prepare]
   }
 
@@ -174,7 +206,7 @@ package struct Life: Sendable, Equatable {
 
   private mutating func afterPrepare(_ policy: Policy) -> [Effect] {
     guard stage == .preparing else { return [] }
-    guard want == .running else { return rest([], policy) }
+    guard isWanted else { return debug == nil ? rest([], policy) : leaveDebug(policy) }
     guard !replacing else { return again() }
     stage = .creating
     return [.create]
@@ -182,7 +214,7 @@ package struct Life: Sendable, Equatable {
 
   private mutating func afterCreate(_ instance: Instance, _ policy: Policy) -> [Effect] {
     guard stage == .creating else { return [.clear(instance)] }
-    guard want == .running, !replacing else {
+    guard isWanted, !replacing else {
       stage = .clearing(instance)
       return [.clear(instance)]
     }
@@ -199,7 +231,8 @@ package struct Life: Sendable, Equatable {
     sequel = .byRule
     guard preStart == nil else {
       stage = .preStarting(instance, facts)
-      return []
+      let limit = preStart.flatMap { $0 < policy.preStart.count ? policy.preStart[$0].timeout : nil } ?? .zero
+      return limit > .zero ? [.after(limit, .stepTimeOver)] : []
     }
     stage = .running(instance, facts, paused: false)
     isReady = policy.readiness == .started
@@ -210,7 +243,7 @@ package struct Life: Sendable, Equatable {
 
   /// `2 of 3, /app/migrate`.
   package static func command(_ index: Int, _ policy: Policy) -> String {
-    let program = index < policy.preStart.count ? policy.preStart[index].first ?? "" : ""
+    let program = index < policy.preStart.count ? policy.preStart[index].command.first ?? "" : ""
     return "\(index + 1) of \(policy.preStart.count), \(program)"
   }
 
@@ -230,7 +263,10 @@ package struct Life: Sendable, Equatable {
     let told = Effect.record(
       "app.start_failed", ["reason": .string(fault.description), "kind": .string(fault.kind.rawValue)])
     let left = stage.instance
-    lastExit = ExitReport(cause: .neverStarted(step: "start", reason: fault.description), startedAt: nil, endedAt: now)
+    if debug?.isHere != true {
+      lastExit = ExitReport(
+        cause: .neverStarted(step: "start", reason: fault.description), startedAt: nil, endedAt: now)
+    }
     if let left {
       // The host may have kept part of it: release that before anything else.
       pendingFailure = fault
@@ -246,6 +282,10 @@ package struct Life: Sendable, Equatable {
   private mutating func afterFailure(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
     -> [Effect]
   {
+    if let debug {
+      // What failed stood in the way of it, or is it.
+      return debug.isHere ? [.debugOver(.failed(fault))] + leaveDebug(policy) : again()
+    }
     guard want == .running else { return rest([], policy) }
     guard !replacing else { return again() }
     switch fault.kind {
@@ -298,12 +338,13 @@ package struct Life: Sendable, Equatable {
   private mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy, _ paused: Bool) -> [Effect] {
     stage = .stopping(instance, facts)
     isReady = false
-    let given = grace
+    // A shell at a terminal ignores SIGTERM.
+    let given = debug?.isHere == true ? .seconds(1) : grace
+    let number = debug?.isHere == true ? 1 : policy.stopSignal
     grace = nil
     return [
-      .cancelTimers,
-      .record("app.stopping", ["signal": .string(SignalName.name(of: policy.stopSignal) ?? "\(policy.stopSignal)")]),
-      .signal(instance, policy.stopSignal, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
+      .cancelTimers, .record("app.stopping", ["signal": .string(SignalName.name(of: number) ?? "\(number)")]),
+      .signal(instance, number, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
     ]
   }
 
@@ -316,6 +357,16 @@ package struct Life: Sendable, Equatable {
       return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
     case .resting, .waiting, .preparing, .creating, .starting, .killing, .clearing, .backoff, .scheduled: return []
     }
+  }
+
+  /// A command of `pre_start` that hangs must not keep the app from failing.
+  private mutating func stepOverdue(_ policy: Policy) -> [Effect] {
+    guard case .preStarting(let instance, let facts) = stage, let preStart, preStart < policy.preStart.count else {
+      return []
+    }
+    stage = .killing(instance, facts)
+    endReason = "not done within \(policy.preStart[preStart].timeout.compact), its timeout"
+    return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
   }
 
   private mutating func killAgain() -> [Effect] {
@@ -336,11 +387,18 @@ package struct Life: Sendable, Equatable {
     if case .clearing = stage { return [] }
     isReady = false
     stage = .clearing(instance)
+    if debug?.isHere == true {
+      let fields: [String: JSONValue] = ["exit_code": .integer(Int64(report.exitCode))]
+      debug?.end = report
+      return [.cancelTimers, .record("app.debug_ended", fields), .clear(instance)]
+    }
     if let preStart {
       var effects: [Effect] = [.cancelTimers]
-      if !report.succeeded {
+      if !report.succeeded || endReason != nil {
         lastExit = report
-        let fault = HostFailure(.failed, "pre_start \(Self.command(preStart, policy)): \(report.reason)")
+        let fault = HostFailure(
+          .failed, "pre_start \(Self.command(preStart, policy)): \(endReason ?? report.reason)")
+        endReason = nil
         pendingFailure = fault
         effects.append(.record("app.start_failed", ["reason": .string(fault.message), "kind": "failed"]))
       }
@@ -362,6 +420,12 @@ package struct Life: Sendable, Equatable {
     guard case .clearing = stage else { return [] }
     let next = sequel
     sequel = .byRule
+    if let debug {
+      let fault = pendingFailure
+      pendingFailure = nil
+      guard debug.isHere else { return again() }
+      return (fault.map { [.debugOver(.failed($0))] } ?? []) + leaveDebug(policy)
+    }
     if let fault = pendingFailure {
       pendingFailure = nil
       return afterFailure(fault, policy, now, chance)
@@ -472,6 +536,9 @@ package struct Life: Sendable, Equatable {
 
   private mutating func due(_ policy: Policy) -> [Effect] {
     guard want == .running, let schedule = policy.schedule else { return [] }
+    guard debug == nil else {
+      return [.record("app.due", ["skipped": true, "reason": "it is being debugged"]), .armSchedule]
+    }
     switch stage {
     case .resting: return []
     case .scheduled:
@@ -479,6 +546,7 @@ package struct Life: Sendable, Equatable {
       stage = .waiting("its turn")
       return [.record("app.due", [:]), .armSchedule]
     case .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing, .backoff:
+      if schedule.concurrency == .allow { return [.armSchedule, .runBeside] }
       let isReplaced = schedule.concurrency == .replace
       var effects: [Effect] = [
         .record("app.due", ["skipped": .bool(!isReplaced), "reason": "the last run still goes on"]), .armSchedule,
@@ -488,5 +556,53 @@ package struct Life: Sendable, Equatable {
       if case .backoff = stage { effects = [.cancelTimers] + effects + again() } else { effects += replace(policy) }
       return effects
     }
+  }
+}
+
+// MARK: Debugging
+
+extension Life {
+  /// What is there ends, whatever it is wanted to be, and a command takes its place.
+  private mutating func beginDebug() -> [Effect] {
+    guard debug == nil else { return [] }
+    debug = Debugging(rests: stage == .resting && want == .running)
+    let told = Effect.record("app.debug", [:])
+    switch stage {
+    case .resting, .waiting, .backoff, .scheduled:
+      stage = .waiting("its turn")
+      return [.cancelTimers, told]
+    case .preparing:
+      replacing = true
+      return [told, .cancelPrepare]
+    case .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing:
+      replacing = true
+      return [told]
+    }
+  }
+
+  /// Nobody debugs it any more: the command, if there is one, ends.
+  private mutating func endDebug(_ policy: Policy) -> [Effect] {
+    guard let debug else { return [] }
+    guard debug.isHere else {
+      if case .waiting = stage { return leaveDebug(policy) }
+      // What stood before it ends all the same, and comes back if it is wanted.
+      self.debug = nil
+      return []
+    }
+    self.debug?.isLeft = true
+    return stage == .preparing ? [.cancelPrepare] : []
+  }
+
+  /// Nothing of the command is left: the app becomes what it is wanted to be.
+  private mutating func leaveDebug(_ policy: Policy) -> [Effect] {
+    let rests = debug?.rests ?? false
+    // Told now: whoever hears it may debug it again at once.
+    let told: [Effect] = [.record("app.debug_over", [:])] + (debug?.end.map { [Effect.debugOver(.exited($0))] } ?? [])
+    debug = nil
+    replacing = false
+    guard want == .running, policy.schedule == nil else { return told + rest([], policy) }
+    guard rests else { return told + again() }
+    stage = .resting
+    return told + [.keepRest, .record("app.resting", [:])]
   }
 }

@@ -35,6 +35,8 @@ package struct AppReport: Sendable {
   package var nextRun: WallTime?
   /// Which command of `pre_start` runs.
   package var preStart: String?
+  /// An operator's command runs, or is to run, in its place.
+  package var isDebugged: Bool
   /// What is set beside its file.
   package var overrides: [StoredOverride]
   /// Why what runs is not as its policy says.
@@ -109,7 +111,8 @@ extension Supervisor {
         HealthReport(word: $0.word, check: $0.check, failing: $0.failing, last: $0.last)
       },
       isReady: record.attendance == nil ? nil : record.life.isReady, said: record.attendance?.said,
-      nextRun: nextRun(record), preStart: preStart(record), overrides: record.overrides, behind: record.behind)
+      nextRun: nextRun(record), preStart: preStart(record), isDebugged: record.life.debug != nil,
+      overrides: record.overrides, behind: record.behind)
   }
 
   /// CPU since the last look if that is at least 200 ms ago, since the start at first.
@@ -154,6 +157,7 @@ extension Supervisor {
     case .scheduled(let next): return scheduled(record, next, now)
     case .running(_, let facts, let paused):
       return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "") + condition(record)
+        + (record.life.debug?.isHere == true ? " (debug)" : "")
         + (facts.missing.isEmpty ? "" : " (degraded)")
         + (trouble[record.runtime] == nil ? "" : " (the engine does not answer)")
     case .stopping, .killing: return "Stopping"

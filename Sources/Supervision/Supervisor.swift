@@ -61,6 +61,12 @@ struct AppRecord {
   var storedReady = false
   /// Begins the next run of a schedule.
   var alarm: Task<Void, Never>?
+  /// When the next run is due, as it is stored.
+  var dueStored: WallTime?
+  /// Who wants to be there from the next run's first instruction on.
+  var visitors: [Visitor] = []
+  /// Who debugs it.
+  var debugger: Debugger?
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }
@@ -123,6 +129,8 @@ package actor Supervisor {
   /// Apps that are being changed, one change at a time.
   var changing: Set<AppID> = []
   var awaitingChange: [CheckedContinuation<Void, Never>] = []
+  /// Runs that are about to begin, by what they are runs of.
+  var beginning: [String: Int] = [:]
   /// Ends the override that ends next.
   var expiry: Task<Void, Never>?
   private var converging = false
@@ -193,6 +201,12 @@ package actor Supervisor {
     }
     apps[id] = record
     for effect in effects { perform(effect, id) }
+    if before.debug != nil, record.life.debug == nil {
+      record.debugger?.finish(.failed(HostFailure(.failed, "\(id) was to do something else before the command ran")))
+    }
+    if record.life.isAtRest, !record.visitors.isEmpty {
+      dismiss(id, record.life.failure ?? record.life.lastExit?.reason ?? "it was stopped")
+    }
     if case .running = record.life.stage, record.life.stage.instance != before.stage.instance || !before.isRunning {
       catchUp(id)
     }
