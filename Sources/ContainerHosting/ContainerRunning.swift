@@ -68,7 +68,7 @@ extension ContainerHost {
     var said = ""
     for attempt in 0..<12 where said.isEmpty || !said.contains("\n") {
       if attempt > 0 { try? await Task.sleep(for: .milliseconds(40)) }
-      said = (try? await beginning(of: instance, engine)) ?? ""
+      said = (try? await beginning(of: instance, engine, terminal: proof.details.terminal)) ?? ""
     }
     let line = said.prefix { $0 != "\n" }
     guard line.hasPrefix("[FATAL tini") || line.hasPrefix("ERROR (catatonit") else { return }
@@ -80,9 +80,10 @@ extension ContainerHost {
       hint: "Check `entry` and the image; a script also needs the interpreter named in its first line")
   }
 
-  private func beginning(of instance: Instance, _ engine: Engine) async throws(EngineFailure) -> String {
+  private func beginning(of instance: Instance, _ engine: Engine, terminal: Bool) async throws(EngineFailure) -> String
+  {
     var said = ""
-    let output = try await engine.containerLogs(instance.handle, LogsQuery(), terminal: false)
+    let output = try await engine.containerLogs(instance.handle, LogsQuery(), terminal: terminal)
     var pieces = output.makeAsyncIterator()
     while said.utf8.count < 4096, let piece = try await pieces.next(isolation: #isolation) { said += piece.text }
     return said
@@ -144,10 +145,26 @@ extension ContainerHost {
   // MARK: While it runs
 
   package func signal(_ instance: Instance, _ number: Int32) async throws(HostFailure) {
+    if await signalProgram(instance, number) { return }
     let engine = try await link.engine()
     do throws(EngineFailure) { try await engine.killContainer(instance.handle, signal: String(number)) } catch {
       try await excuseEnded(instance, error)
     }
+  }
+
+  /// The engine's init passes signals on with the container's own rights, and dies of it where the program runs as another user and
+  /// the policy gives no KILL. So the program itself is signalled, as what the kernel shows as its init's first child. False: it was
+  /// not, and the engine is to do it.
+  private func signalProgram(_ instance: Instance, _ number: Int32) async -> Bool {
+    guard let facts = await link.lastFacts, facts.hasInit, let entry = await register.entry(instance.handle),
+      entry.stage == .running, entry.pid > 0,
+      let list = try? File.text("/proc/\(entry.pid)/task/\(entry.pid)/children"),
+      let child = list.split(separator: " ").first.flatMap({ Int32($0) }), let process = try? Pidfd(of: child),
+      let shown = ProcessFacts(child)
+    else { return false }
+    let group = cgroup(instance, facts)
+    guard shown.cgroups.values.contains(where: { $0.hasPrefix(group.path + "/") }) else { return false }
+    return (try? process.send(number)) != nil
   }
 
   package func kill(_ instance: Instance) async throws(HostFailure) {
@@ -244,7 +261,7 @@ extension ContainerHost {
     }
     if let details, details.labels[Label.nonce] == instance.nonce {
       let limits = entry?.launch.policy.logging ?? Policy.LogLimits()
-      await drain(instance, limits, engine)
+      await drain(instance, limits, engine, terminal: details.terminal)
       do throws(EngineFailure) {
         try await engine.removeContainer(id, force: true, volumes: true)
       } catch {

@@ -8,11 +8,11 @@ extension ContainerHost {
   private static let batch = 512
 
   /// Takes over what a container wrote, before it is removed.
-  func drain(_ instance: Instance, _ limits: Policy.LogLimits, _ engine: Engine) async {
+  func drain(_ instance: Instance, _ limits: Policy.LogLimits, _ engine: Engine, terminal: Bool) async {
     let log = DrainedLog(settings.layout.appLog(instance.app), limits)
     var chunks: [LogChunk] = []
     do {
-      let output = try await engine.containerLogs(instance.handle, LogsQuery(timestamps: true), terminal: false)
+      let output = try await engine.containerLogs(instance.handle, LogsQuery(timestamps: true), terminal: terminal)
       for try await piece in output {
         chunks.append(Self.chunk(piece))
         if chunks.count < Self.batch { continue }
@@ -123,7 +123,8 @@ extension ContainerHost {
     _ instance: Instance, _ wanted: LogsQuery, _ query: LogQuery, _ engine: Engine,
     _ yield: @Sendable (LogChunk) async throws -> Void
   ) async throws {
-    for try await piece in try await engine.containerLogs(instance.handle, wanted, terminal: false) {
+    let terminal = await register.entry(instance.handle)?.launch.policy.terminal ?? false
+    for try await piece in try await engine.containerLogs(instance.handle, wanted, terminal: terminal) {
       let chunk = Self.chunk(piece)
       // An engine reads some bounds as "none", and podman tells whole seconds.
       let isOld = query.since.map { chunk.time.since($0) < .seconds(-1) } ?? false

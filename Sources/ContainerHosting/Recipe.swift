@@ -48,8 +48,11 @@ struct Recipe {
   var spec: ContainerSpec {
     var spec = ContainerSpec(image: launch.artifact)
     spec.user = user
-    spec.entrypoint = policy.entrypoint
-    spec.command = policy.entry.isEmpty ? nil : policy.entry
+    spec.entrypoint = launch.instead.isEmpty ? policy.entrypoint : []
+    spec.command = launch.instead.isEmpty ? (policy.entry.isEmpty ? nil : policy.entry) : launch.instead
+    spec.openInput = policy.opensInput
+    spec.inputOnce = policy.opensInput && launch.inputOnce && !policy.terminal
+    spec.terminal = policy.terminal
     spec.workingDirectory = policy.workingDirectory
     spec.environment = policy.environment.map { ($0.name, $0.value) }
     if policy.readiness == .notify {

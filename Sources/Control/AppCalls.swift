@@ -115,6 +115,7 @@ extension ControlService {
     object["depends_on"] = .array(report.policy.dependencies.map { .string($0.app.name) })
     object["schedule"] = report.policy.schedule.map { .string("\($0.cron) (\($0.timezone))") } ?? .null
     object["restart"] = .string(report.policy.restart.text)
+    object["policy"] = report.policy.given
     object["exit"] =
       report.exit.map {
         .object([
@@ -251,6 +252,16 @@ extension ControlService {
       "failed": .object(stuck), "waiting": .array(open.map(\.name).sorted().map { .string($0) }),
       "timed_out": .bool(timedOut),
     ])
+  }
+
+  /// `daemon.prune`
+  func prune(_ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    let supervisor = supervisor
+    return try await parts.prune(
+      PruneRequest(
+        volumes: try arguments.flag("volumes"), dryRun: try arguments.flag("dry_run"),
+        known: { Set(await supervisor.known.map(\.id)) }, volumesInUse: { await supervisor.volumesInUse },
+        releaseIDs: { await supervisor.releaseIDs($0) }))
   }
 
   // MARK: Down

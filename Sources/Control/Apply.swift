@@ -75,11 +75,12 @@ extension ControlService {
     let recreate = try arguments.flag("recreate")
     let noDependencies = try arguments.flag("no_deps")
     let keepWants = try arguments.flag("keep_wants")
+    let isAtRest = try arguments.flag("at_rest")
     let changes: [AppID: AppliedChange]
     do throws(OperationFailure) {
       changes = try await supervisor.apply(
         checked.filter { !$0.policy.template }, origin: origin, recreate: recreate, noDependencies: noDependencies,
-        keepWants: keepWants)
+        keepWants: keepWants, isAtRest: isAtRest)
     } catch { throw RPCFailure(error) }
     let owned = Set(await visible().filter { (access.role(in: $0.stack) ?? .viewer) >= needed }.map(\.id))
     let orphans = await supervisor.orphans(of: origin, keeping: present).filter { owned.contains($0) }

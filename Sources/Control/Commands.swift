@@ -69,6 +69,61 @@ extension ControlService {
     } catch { throw RPCFailure(exec: error) }
   }
 
+  /// `app.attach`
+  func attach(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    let id = try await one(arguments)
+    var (request, token) = try visit(call, arguments)
+    defer { commands.remove(token) }
+    request.endsInput = try arguments.flag("ends_input")
+    let starts = try arguments.flag("start")
+    do throws(OperationFailure) { try await supervisor.attach(id, request, starting: starts) } catch {
+      throw RPCFailure(error)
+    }
+    return .object([:])
+  }
+
+  /// `app.debug`: a caller that goes away ends it.
+  func debug(_ call: RPCCall, _ arguments: Arguments) async throws(RPCFailure) -> JSONValue {
+    let id = try await one(arguments)
+    guard let command = try arguments.texts("command"), let program = command.first, !program.isEmpty,
+      command.allSatisfy({ !$0.utf8.contains(0) })
+    else { throw RPCFailure(.invalidParameters, "command must name a program") }
+    var (request, token) = try visit(call, arguments)
+    defer { commands.remove(token) }
+    request.endsInput = true
+    var debug = DebugRequest(command, request)
+    debug.environment = try arguments.map("environment").sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    let words = command + debug.environment.flatMap { [$0.name, $0.value] }
+    guard debug.environment.allSatisfy({ !$0.name.isEmpty && !$0.name.contains("=") && !$0.value.utf8.contains(0) }),
+      words.reduce(0, { $0 + $1.utf8.count + 1 }) <= ExecRequest.maximumBytes
+    else {
+      throw RPCFailure(
+        .invalidParameters,
+        "a variable's name is not empty and has no '=', and all words together have at most \(ExecRequest.maximumBytes >> 10) KiB"
+      )
+    }
+    await supervisor.noteExec(id, program: program, uid: call.peer.uid)
+    do throws(OperationFailure) { return Self.json(try await supervisor.debug(id, debug)) } catch {
+      throw RPCFailure(exec: error)
+    }
+  }
+
+  private func visit(_ call: RPCCall, _ arguments: Arguments) throws(RPCFailure) -> (AttachRequest, token: String) {
+    let (orders, feed) = AsyncStream.makeStream(of: ExecOrder.self, bufferingPolicy: .bufferingNewest(64))
+    let token = commands.add(call.peer.uid, feed)
+    do throws(RPCFailure) {
+      guard try arguments.integer("streams_fd") != nil else {
+        throw RPCFailure(.invalidParameters, "streams_fd is missing")
+      }
+      var request = AttachRequest(try streams(call, arguments, token))
+      request.orders = orders
+      return (request, token)
+    } catch {
+      commands.remove(token)
+      throw error
+    }
+  }
+
   private func streams(_ call: RPCCall, _ arguments: Arguments, _ token: String) throws(RPCFailure) -> ExecStreams {
     guard let place = try arguments.integer("streams_fd") else {
       let most = try arguments.integer("keep") ?? 65_536

@@ -16,6 +16,12 @@ extension ControlService {
     let place = try Self.place(number, all, id)
     guard var object = json(all, place).objectValue else { return .null }
     object["output"] = .string(all[place].output)
+    // best effort: what cannot be read any more says nothing of its rights.
+    if let document = try? JSONValue(parsing: Array(all[place].canonical.utf8)),
+      let policy = Policies.readApplied(document, rules: standing.rules).policy
+    {
+      object["policy"] = policy.given
+    }
     return .object(object)
   }
 
@@ -57,5 +63,16 @@ extension ControlService {
         }.map { .string($0) })
     }
     return .object(object)
+  }
+}
+
+extension Policy {
+  /// What of it decides what an app may do: the keys of `policy` in `app.exits` and `app.status`.
+  var given: JSONValue {
+    .object([
+      "user": .string(user == .image ? "image" : user == .auto ? "auto" : "given"),
+      "cap_add": .array(capabilities.add.map { .string($0) }), "image": .optional(image?.reference),
+      "working_dir": .optional(workingDirectory), "mounts": .array(mounts.map { .string($0.target) }),
+    ])
   }
 }

@@ -29,8 +29,22 @@ package protocol DaemonParts: Sendable {
   func removeData(of app: Policy) async throws(RPCFailure) -> [String]
   /// Reads the configuration and the config folder again; what came of it.
   func reload() async -> JSONValue
+  /// Finds, and unless asked not to removes, what is ours and nothing uses.
+  func prune(_ request: PruneRequest) async throws(RPCFailure) -> JSONValue
   /// Ends the daemon; apps run on.
   func stop()
+}
+
+/// What `daemon.prune` may remove, and what it must not.
+package struct PruneRequest: Sendable {
+  /// Volumes and data of apps that are gone, too.
+  package var volumes: Bool
+  package var dryRun: Bool
+  /// Asked anew before each step: what is known or in use then stays.
+  package var known: @Sendable () async -> Set<AppID>
+  package var volumesInUse: @Sendable () async -> Set<String>
+  /// The data of an app that is gone is gone, so its ids can be given out again.
+  package var releaseIDs: @Sendable (AppID) async -> Void
 }
 
 /// An `image.*` call with what came with it.
@@ -165,8 +179,12 @@ package struct ControlService: RPCService {
     },
     Method(
       name: "app.up", role: .owner,
-      arguments: ["files", "origin", "environment", "recreate", "remove_orphans", "profiles", "no_deps", "keep_wants"],
-      streams: false, summary: "check policies, apply them all or none, and want them running", recordsItself: true
+      arguments: [
+        "files", "origin", "environment", "recreate", "remove_orphans", "profiles", "no_deps", "keep_wants", "at_rest",
+      ],
+      streams: false,
+      summary: "check policies, apply them all or none, and want them running, with at_rest stopped",
+      recordsItself: true
     ) { (service, _, arguments) throws(RPCFailure) in try await service.up(arguments) },
     Method(
       name: "app.plan", role: .operator, arguments: ["files", "origin", "environment", "recreate", "profiles"],
@@ -249,6 +267,16 @@ package struct ControlService: RPCService {
       summary: "run a command inside a running app; its streams come over the socket that streams_fd names"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.exec(call, arguments) },
     Method(
+      name: "app.attach", role: .operator,
+      arguments: ["app", "streams_fd", "input", "columns", "rows", "start", "ends_input"], streams: false,
+      summary: "join an app's streams until its run has ended; with start, of one that is started for it"
+    ) { (service, call, arguments) throws(RPCFailure) in try await service.attach(call, arguments) },
+    Method(
+      name: "app.debug", role: .operator,
+      arguments: ["app", "command", "environment", "streams_fd", "input", "columns", "rows"], streams: false,
+      summary: "run a command in the place of an app's program; what the app is wanted to be is held meanwhile"
+    ) { (service, call, arguments) throws(RPCFailure) in try await service.debug(call, arguments) },
+    Method(
       name: "app.exec.order", role: .operator, arguments: ["exec", "columns", "rows", "signal"], streams: false,
       summary: "resize a command's terminal, or send it a signal"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.order(call, arguments) },
@@ -266,6 +294,11 @@ package struct ControlService: RPCService {
       name: "daemon.reload", role: .admin, scope: .everything, arguments: [], streams: false,
       summary: "read config.yaml and the config folder again"
     ) { (service, _, _) throws(RPCFailure) in await service.parts.reload() },
+    Method(
+      name: "daemon.prune", role: .admin, scope: .everything, arguments: ["volumes", "dry_run"], streams: false,
+      summary:
+        "remove what is ours and nothing uses: ended containers, images without a name, logs; with volumes also data"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.prune(arguments) },
     Method(
       name: "daemon.stop", role: .admin, scope: .everything, arguments: [], streams: false,
       summary: "end the daemon; apps run on"

@@ -33,6 +33,9 @@ extension AppReport {
     object["next_run"] = .optional(nextRun?.nanoseconds)
     object["overrides"] = .array(overrides.map(\.json))
     object["behind"] = .optional(behind)
+    object["stdin_open"] = .bool(policy.opensInput)
+    object["tty"] = .bool(policy.terminal)
+    object["debug"] = .bool(isDebugged)
     object["missing"] = .array((facts?.missing ?? []).map { .string($0) })
     return .object(object)
   }

@@ -39,7 +39,9 @@ extension ControlService {
       let exit = try await run(number, of: id)
       let query = LogQuery(
         tail: try arguments.integer("tail").map { Int(clamping: $0) },
-        since: try arguments.integer("since_ns").map { WallTime(nanoseconds: $0) },
+        // Not what a run of the same number wrote before the app was removed and known again.
+        since: (try arguments.integer("since_ns") ?? exit.facts["started_at"]?.integerValue.map { $0 - 1_000_000_000 })
+          .map { WallTime(nanoseconds: $0) },
         until: try arguments.integer("until_ns").map { WallTime(nanoseconds: $0) }, run: exit.run)
       do {
         var isEmpty = true

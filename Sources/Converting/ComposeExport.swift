@@ -8,7 +8,7 @@ enum ComposeExport {
     "build", "entrypoint", "environment", "working_dir", "mem_limit", "memswap_limit", "mem_reservation", "cpus",
     "cpuset", "pids_limit", "ulimits", "blkio_config", "oom_score_adj", "shm_size", "restart", "stop_signal",
     "stop_grace_period", "ports", "extra_hosts", "dns", "hostname", "read_only", "cap_add", "cap_drop", "group_add",
-    "labels", "profiles", "pull_policy", "logging",
+    "labels", "profiles", "pull_policy", "logging", "stdin_open", "tty",
   ]
 
   static let table: [String: Said] = {

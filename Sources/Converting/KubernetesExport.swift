@@ -16,7 +16,7 @@ enum KubernetesExport {
     "profiles": .no("there are none"), "rootfs": .no("a container has an image"), "healthcheck": .yes,
     "ready": .no("write a readinessProbe by hand"), "pre_start": .no("write init containers by hand"),
     "schedule": .no("write a CronJob by hand"), "template": .no("there are no templates"),
-    "instances": .no("there are no templates"), "update_config": .yes,
+    "instances": .no("there are no templates"), "update_config": .yes, "stdin_open": .yes, "tty": .yes,
     "build": .no("images come from a registry: build and push it"),
     "depends_on": .no("there is no order: apps wait for each other by themselves"),
   ]
@@ -160,6 +160,8 @@ enum KubernetesExport {
     }
     if let entrypoint = policy.entrypoint { container["command"] = .array(entrypoint.map(text)) }
     if !policy.entry.isEmpty { container["args"] = .array(policy.entry.map(text)) }
+    if policy.opensInput { container["stdin"] = true }
+    if policy.terminal { container["tty"] = true }
     if let folder = policy.workingDirectory { container["workingDir"] = .string(folder) }
     if !policy.environment.isEmpty {
       container["env"] = .array(

@@ -13,6 +13,7 @@ enum QuadletExport {
     "max_cpu_time": .no("nothing ends a run by its CPU time"),
     "ready": .no("write Notify= by hand if the app notifies"),
     "pre_start": .no("write ExecStartPre= by hand"), "schedule": .no("write a timer unit by hand"),
+    "stdin_open": .no("nobody types into a unit"), "tty": .no("nobody types into a unit"),
     "template": .no("write a template unit by hand"), "instances": .no("write a template unit by hand"),
     "update_config": .no("a unit is stopped before it is started"),
   ]

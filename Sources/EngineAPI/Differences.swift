@@ -46,6 +46,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var tailIsExact: Bool { flavour != .podman }
   /// A monitor of each exec stays in the container's group for minutes after its end.
   package var leavesExecMonitors: Bool { flavour == .podman }
+  /// A container's input ends when somebody who was attached to it leaves, sooner or later, also where it was made to stay open.
+  package var endsInputWithVisitors: Bool { flavour == .podman }
   /// Inspecting an image leaves its healthcheck out; podman's own call has it.
   var hidesImageHealthcheck: Bool { flavour == .podman }
   /// Inspect leaves out LogConfig.Config.

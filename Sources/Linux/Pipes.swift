@@ -33,6 +33,22 @@ package struct Pipe: ~Copyable {
     { return nil }
   }
 
+  /// Another writing end of the pipe that process `pid` has as its standard input; nil: that is no pipe. What it really is, is looked
+  /// at before it is opened: the process may have put anything there.
+  package static func writingEnd(ofInputOf pid: Int32) throws(SystemFault) -> SharedDescriptor? {
+    let path = "/proc/\(pid)/fd/0"
+    let place = Descriptor(owning: try check("open", path) { open(path, pathOnly | O_CLOEXEC) })
+    return try place.withRaw { (raw) throws(SystemFault) in
+      let own = "/proc/self/fd/\(raw)"
+      var name = [CChar](repeating: 0, count: 16)
+      let length = try check("readlink", path) { readlink(own, &name, 6) }
+      // The kernel's name for what has none in any folder.
+      guard length == 6, name.prefix(6).elementsEqual("pipe:[".utf8.map { CChar($0) }) else { return nil }
+      return SharedDescriptor(
+        Descriptor(owning: try check("open", path) { open(own, O_WRONLY | O_NONBLOCK | O_CLOEXEC) }))
+    }
+  }
+
   /// How many bytes wait in a pipe or socket.
   package static func waiting(_ raw: Int32) -> Int { max(0, Int(cl_bytes_waiting(raw))) }
 }

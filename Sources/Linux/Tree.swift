@@ -25,6 +25,30 @@ package enum Tree {
     }
   }
 
+  /// What the files below `parent/name` take on their disk, in bytes, links to one file counted once for each; nil if it is not there.
+  /// What is deeper than 32 folders, or changes meanwhile, is left out.
+  package static func size(_ parent: String, _ name: String, in root: String) -> UInt64? {
+    guard let folder = try? Folder(opening: root).folder(parent) else { return nil }
+    return folder.withRaw { raw in
+      guard let top = try? open(Array(name.utf8CString), in: raw, name) else { return nil }
+      return top.withRaw { size($0, depth: 0) }
+    }
+  }
+
+  private static func size(_ folder: Int32, depth: Int) -> UInt64 {
+    var sum: UInt64 = 0
+    for name in (try? FolderEntries.first(of: folder, "", most: .max)) ?? [] {
+      var status = stat()
+      guard fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { continue }
+      sum += UInt64(max(0, status.st_blocks)) * 512
+      guard status.st_mode & S_IFMT == S_IFDIR, depth < 32, let inner = try? open(name, in: folder, "") else {
+        continue
+      }
+      sum += inner.withRaw { size($0, depth: depth + 1) }
+    }
+    return sum
+  }
+
   fileprivate static func open(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor {
     Descriptor(
       owning: try check("open", path) { openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) })

@@ -39,6 +39,12 @@ package struct Launch: Sendable {
   package var artifact: String
   /// Another generation of the app is there. Both have the same ids: they are the same app.
   package var isBeside: Bool
+  /// What runs in the place of its program, looked for in PATH as the app sees it; empty: its program. All else stays as it is.
+  package var instead: [String] = []
+  /// Of its terminal, if it has one; nil: 80 by 24.
+  package var terminalSize: TerminalSize?
+  /// Its input ends with that of its first visitor.
+  package var inputOnce = false
 
   package init(
     policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, artifact: String, isBeside: Bool = false
@@ -317,6 +323,13 @@ package protocol AppHost: Sendable {
   /// Throws `missing` where the program is not there, `refused` where it cannot be executed or asks for more than the app has,
   /// `conflict` where the app does not run or is paused.
   func exec(_ instance: Instance, _ launch: Launch, _ request: ExecRequest) async throws(HostFailure) -> ExecEnd
+
+  /// Joins a caller to the streams of a created or running instance, until that has ended or closed its output. Of one that is not
+  /// started yet the caller misses nothing. Input reaches it only where its policy opens it. Several callers at once all see its
+  /// output, and what they type arrives in the order it comes. Cancelled: the caller is gone, and the app goes on.
+  ///
+  /// Throws `conflict` where it does not run. `request.streams` is `connect`.
+  func attach(_ instance: Instance, _ launch: Launch, _ request: AttachRequest) async throws(HostFailure)
 
   /// Tries once whether a running instance answers within its own network, for at most `timeout`: `test` is `http` or `tcp`. Whatever
   /// the app does, this ends and costs a bounded amount.

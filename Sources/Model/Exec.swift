@@ -70,6 +70,18 @@ package enum ExecOrder: Sendable, Equatable {
   case signal(Int32)
 }
 
+/// Somebody at the streams of an app.
+package struct AttachRequest: Sendable {
+  /// `connect`; its terminal's size is given to the app's.
+  package var streams: ExecStreams
+  /// Sizes, and signals for the app's first process.
+  package var orders: AsyncStream<ExecOrder>?
+  /// The end of the caller's input is that of the app's.
+  package var endsInput = false
+
+  package init(_ streams: ExecStreams) { self.streams = streams }
+}
+
 /// How a command ended.
 package struct ExecEnd: Sendable, Equatable {
   package enum Cause: Sendable, Equatable {

@@ -118,6 +118,15 @@ package struct Schedule: Sendable, Equatable {
   /// A name of the time zone database, `Europe/Berlin`.
   package var timezone: String
   package var concurrency: Concurrency
+  package var missed = Missed.skip
+
+  /// What becomes of runs that were due while no supervisor ran.
+  package enum Missed: String, Sendable, CaseIterable {
+    /// They are told, and left out.
+    case skip
+    /// One run takes the place of all of them.
+    case run
+  }
 
   package init(cron: Cron, timezone: String = "UTC", concurrency: Concurrency = .forbid) {
     self.cron = cron

@@ -34,7 +34,7 @@ package struct Policy: Sendable, Equatable {
   package var healthcheck = Healthcheck()
   package var readiness = Readiness.started
   /// Commands that must succeed first, each run like the app itself, in this order.
-  package var preStart: [[String]] = []
+  package var preStart: [PreStart] = []
   package var schedule: Schedule?
   package var update = UpdateRule()
   package var stopSignal: Int32 = 15
@@ -45,6 +45,10 @@ package struct Policy: Sendable, Equatable {
   package var capabilities = CapabilitySet()
   package var securityOptions: [String] = []
   package var supplementaryGroups: [UInt32] = []
+  /// Its standard input can be written to; else it is empty.
+  package var opensInput = false
+  /// Its standard streams are a terminal.
+  package var terminal = false
   package var logging = LogLimits()
   package var labels: [String: String] = [:]
   package var profiles: [String] = []
@@ -138,6 +142,17 @@ package struct Policy: Sendable, Equatable {
       self.condition = condition
       self.restart = restart
       self.required = required
+    }
+  }
+
+  /// A step before the start.
+  package struct PreStart: Sendable, Equatable {
+    package var command: [String]
+    /// Then it is killed, and has failed; zero: never.
+    package var timeout: Duration
+    package init(_ command: [String], timeout: Duration = .seconds(600)) {
+      self.command = command
+      self.timeout = timeout
     }
   }
 

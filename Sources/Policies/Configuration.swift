@@ -69,7 +69,7 @@ package struct Configuration: Sendable, Equatable {
   package enum Metrics: Sendable, Equatable {
     /// `metrics.sock` beside the control socket, for the same group.
     case unix
-    /// An IPv4 address of loopback: whoever is on this host may read them there.
+    /// An address of loopback, of either kind: whoever is on this host may read them there.
     case port(address: String, UInt16)
     case off
   }
@@ -179,7 +179,10 @@ let settings: [Setting] = [
     form: .object([
       .init(
         "listen",
-        .checked(said: "unix, off, or 127.0.0.1:PORT", pattern: "^(unix|off|127\\.[0-9.]+:[0-9]+)$") {
+        .checked(
+          said: "unix, off, 127.0.0.1:PORT or [::1]:PORT",
+          pattern: "^(unix|off|127\\.[0-9.]+:[0-9]+|\\[::1\\]:[0-9]+)$"
+        ) {
           metrics($0) != nil
         },
         "unix (metrics.sock beside the control socket), a port of loopback, or off")
@@ -237,12 +240,13 @@ private func metrics(_ text: String) -> Configuration.Metrics? {
   case "unix": return .unix
   case "off": return .off
   default:
-    let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-    guard parts.count == 2, parts[0].hasPrefix("127."), isAddress(parts[0]), let port = UInt16(parts[1]), port > 0
-    else {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]), port > 0 else {
       return nil
     }
-    return .port(address: parts[0], port)
+    let address = String(text[..<colon])
+    if address == "[::1]" { return .port(address: "::1", port) }
+    guard address.hasPrefix("127."), isAddress(address) else { return nil }
+    return .port(address: address, port)
   }
 }
 

@@ -3,7 +3,9 @@ package import Model
 /// What an app will be, in plain sentences: how it runs, as whom, with what limits, what it sees and reaches, and when it
 /// starts again. Needs no daemon.
 package func explain(_ policy: Policy) -> [String] {
-  [program(policy), identity(policy), rights(policy), memory(policy), processor(policy), tasks(policy)] + files(policy)
+  [program(policy)] + streams(policy) + [
+    identity(policy), rights(policy), memory(policy), processor(policy), tasks(policy),
+  ] + files(policy)
     + network(policy)
     + lifecycle(policy)
 }
@@ -34,6 +36,15 @@ private func program(_ policy: Policy) -> String {
       policy.rootfs.map { "in the root file system \($0)" } ?? "in a root of its own made from this host's /usr"
     return "\(policy.id) is a process of this host, \(command), \(root)."
   case .wasm: return "\(policy.id) is the WebAssembly module \(command)."
+  }
+}
+
+private func streams(_ policy: Policy) -> [String] {
+  switch (policy.opensInput, policy.terminal) {
+  case (false, false): []
+  case (true, false): ["Its standard input is open: `attach` writes to it."]
+  case (false, true): ["Its output goes to a terminal; nobody types there."]
+  case (true, true): ["It sits at a terminal: `attach` types there."]
   }
 }
 
@@ -181,11 +192,22 @@ private func order(_ policy: Policy) -> [String] {
   case .pause: lines.append("A new version that does not work is left as it is.")
   case .continue: break
   }
-  for command in policy.preStart { lines.append("Before each start \(command.joined(separator: " ")) must succeed.") }
+  for step in policy.preStart {
+    let bound = step.timeout > .zero ? " within \(step.timeout.compact)" : ""
+    lines.append("Before each start \(step.command.joined(separator: " ")) must succeed\(bound).")
+  }
   if let schedule = policy.schedule {
-    let rest = schedule.concurrency == .replace ? "the old one is ended" : "the new one is left out"
+    let rest =
+      switch schedule.concurrency {
+      case .forbid: "the new one is left out"
+      case .replace: "the old one is ended"
+      case .allow: "the new one goes on beside it, up to \(policy.maximumInstances) at once"
+      }
+    let missed =
+      schedule.missed == .run ? "one run makes up for those" : "they are told and left out"
     lines.append(
-      "A run begins at \(schedule.cron) (\(schedule.timezone)); if the last one still goes on, \(rest).")
+      "A run begins at \(schedule.cron) (\(schedule.timezone)); if the last one still goes on, \(rest). When runs were due while no supervisor ran, \(missed)."
+    )
   }
   return lines
 }

@@ -33,8 +33,6 @@ package let refusedKeys: [String: String] = [
   "isolation": "it is for Windows", "credential_spec": "it is for Windows", "runtime_class": "write runtime",
   "platform": "images are of the host's platform",
   "init": "the supervisor reaps processes where it must",
-  "tty": "attach and exec ask for a terminal when they are used",
-  "stdin_open": "attach and exec open standard input when they are used",
   "deploy": "write the limits as mem_limit, cpus and restart_policy",
   "develop": "up --watch follows files", "extends": "YAML anchors and x- keys share values",
   "services": "a policy is one app: import turns a compose file into policies",

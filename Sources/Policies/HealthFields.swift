@@ -21,10 +21,12 @@ let healthFields: [Field] = [
     .list(
       .object([
         .init("command", .command, "What to run", required: true),
+        .init("timeout", .duration, "Then it is killed and has failed; 0: never; default: 10m"),
         .init("user", .text(), "As whom", later: "commands before the start as another user"),
       ]), most: 20), .inPlace, read: readPreStart,
     show: {
-      .array($0.preStart.map { .object(["command": .strings($0)]) })
+      .array(
+        $0.preStart.map { .object(["command": .strings($0.command), "timeout": .string($0.timeout.compact)]) })
     }),
   Field(
     "schedule", "When runs begin of themselves; up alone starts none",
@@ -35,6 +37,9 @@ let healthFields: [Field] = [
         "Minute, hour, day of month, month, day of week; or @daily and the like", required: true),
       .init("timezone", .text(most: 64), "Its name, as Europe/Berlin; default: UTC"),
       .init("concurrency", .word(Schedule.Concurrency.allCases.map(\.rawValue)), "When the last run still goes on"),
+      .init(
+        "missed", .word(Schedule.Missed.allCases.map(\.rawValue)),
+        "What becomes of runs that were due while no supervisor ran: skip, or one run for all; default: skip"),
     ]), .inPlace, read: readSchedule, show: showSchedule),
 ]
 
@@ -174,7 +179,9 @@ private func showReadiness(_ readiness: Readiness) -> JSONValue {
       continue
     }
     if found.contains(where: { $0.utf8.contains(0) }) { draft.findings.error(command, "command holds a NUL character") }
-    draft.policy.preStart.append(found)
+    var step = Policy.PreStart(found)
+    if let limit = item["timeout"]?.text.flatMap({ Duration(parsing: $0) }) { step.timeout = limit }
+    draft.policy.preStart.append(step)
   }
 }
 
@@ -202,9 +209,7 @@ private func showReadiness(_ readiness: Readiness) -> JSONValue {
   }
   schedule.concurrency =
     node["concurrency"]?.text.flatMap { Schedule.Concurrency(rawValue: $0) } ?? .forbid
-  if schedule.concurrency == .allow, let part = node["concurrency"] {
-    draft.findings.error(part, "concurrency: allow is not supported yet", hint: "forbid and replace work")
-  }
+  schedule.missed = node["missed"]?.text.flatMap { Schedule.Missed(rawValue: $0) } ?? .skip
   draft.policy.schedule = schedule
 }
 
@@ -228,7 +233,7 @@ private func isInstalled(_ zone: String) -> Bool { zone == "UTC" || access("/usr
   policy.schedule.map {
     .object([
       "cron": .string($0.cron.description), "timezone": .string($0.timezone),
-      "concurrency": .string($0.concurrency.rawValue),
+      "concurrency": .string($0.concurrency.rawValue), "missed": .string($0.missed.rawValue),
     ])
   }
 }

@@ -11,6 +11,11 @@ let identityFields: [Field] = [
     "template", "Never started by up; run makes instances of it", .boolean, .inPlace,
     read: { $1.policy.template = $0.text == "true" }, show: { $0.template ? true : nil }),
   Field(
+    "instances", "How many runs of a template, or of an app whose schedule lets them overlap, may go on at once",
+    .object([.init("max", .whole(1...1000), "At most; default: 20")]), .inPlace,
+    read: { $1.policy.maximumInstances = $0["max"]?.text.flatMap { UInt32($0) } ?? 20 },
+    show: { $0.maximumInstances == 20 ? nil : .object(["max": .count($0.maximumInstances)]) }),
+  Field(
     "stack", "Groups apps; default: the name of the folder that was loaded", .appID, .inPlace,
     read: { $1.policy.stack = $0.text ?? "" }, show: { .string($0.stack) }),
   Field(

@@ -2,9 +2,6 @@ internal import Model
 
 /// Keys whose feature is not built: known, checked for their shape, and refused with the reason.
 let laterFields: [Field] = [
-  Field(
-    later: "instances", "How many instances a template may have", .object([.init("max", .whole(1...1000), "At most")]),
-    "bounding instances of templates"),
   Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
   Field(
     later: "egress", "What the app may connect to",

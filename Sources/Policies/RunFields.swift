@@ -26,6 +26,12 @@ let runFields: [Field] = [
     .word(["strict", "degrade"]), .inPlace,
     read: { $1.policy.enforcement = $0.text.flatMap { Policy.Enforcement(rawValue: $0) } ?? .strict },
     show: { .string($0.enforcement.rawValue) }),
+  Field(
+    "stdin_open", "Its standard input can be written to, by attach", .boolean,
+    read: { $1.policy.opensInput = $0.text == "true" }, show: { $0.opensInput ? true : nil }),
+  Field(
+    "tty", "Its standard streams are a terminal", .boolean,
+    read: { $1.policy.terminal = $0.text == "true" }, show: { $0.terminal ? true : nil }),
   Field("logging", "How much of the app's output is kept", loggingForm, read: readLogging, show: showLogging),
   Field(
     "labels", "Free notes on the app", .pairs,

@@ -8,6 +8,7 @@ final class ShimConnection {
   private let socket: SharedDescriptor
   private let loop: EventLoop
   private var signals: [CheckedContinuation<Int32?, Never>] = []
+  private var inputs: [CheckedContinuation<SharedDescriptor?, Never>] = []
   /// Who hears of each command, nil being the shim's end.
   private var commands: [UInt32: (ExecState?) -> Void] = [:]
   private var nextCommand: UInt32 = 1
@@ -40,6 +41,8 @@ final class ShimConnection {
     socket.withRaw { loop.unwatch($0) }
     for waiting in signals { waiting.resume(returning: nil) }
     signals = []
+    for waiting in inputs { waiting.resume(returning: nil) }
+    inputs = []
     let commands = commands.values
     self.commands = [:]
     for heard in commands { heard(nil) }
@@ -71,12 +74,19 @@ final class ShimConnection {
     signals.append(answer)
   }
 
+  /// The writing end of the app's input, or its terminal; nil: it has none, or the shim is gone.
+  func input(_ answer: CheckedContinuation<SharedDescriptor?, Never>) {
+    guard send(.input) else { return answer.resume(returning: nil) }
+    inputs.append(answer)
+  }
+
   private func receive() {
-    let reply = try? socket.withRaw { (raw) throws(SystemFault) in
-      try PacketPair.receive(raw, limit: ShimReply.maximumBytes).bytes
+    let packet = try? socket.withRaw { (raw) throws(SystemFault) in
+      try UnixSocket.receivePacket(raw, limit: ShimReply.maximumBytes)
     }
-    guard let reply, !reply.isEmpty, let reply = try? ShimReply(bytes: reply) else { return gone() }
+    guard let packet, !packet.bytes.isEmpty, let reply = try? ShimReply(bytes: packet.bytes) else { return gone() }
     switch reply {
+    case .input: if !inputs.isEmpty { inputs.removeFirst().resume(returning: packet.descriptors.first) }
     case .state(let told, let state):
       guard told == nonce else { return gone() }
       heard(state)

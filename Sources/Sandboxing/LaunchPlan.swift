@@ -14,6 +14,7 @@ package struct LaunchPlan: Sendable, Equatable {
   package var root: [RootItem] = []
   package var rootReadOnly = true
   package var program = Program()
+  package var streams = Streams()
   package var ports: [Port] = []
   package var logMaximumSize: UInt64 = 10 << 20
   package var logMaximumFiles: UInt32 = 3
@@ -133,6 +134,19 @@ package struct LaunchPlan: Sendable, Equatable {
     package var environment: [String] = []
     package var workingFolder = "/"
     package var limits: [ResourceLimit] = []
+    /// What runs in its place, looked for in PATH inside; empty: it does.
+    package var instead: [String] = []
+    package init() {}
+  }
+
+  /// What the program's standard streams are; else its input is empty, and its output goes to the log by two pipes.
+  package struct Streams: Sendable, Equatable {
+    /// Its input can be written to.
+    package var input = false
+    /// All three are one terminal of this size.
+    package var terminal = false
+    package var columns: UInt16 = 80
+    package var rows: UInt16 = 24
     package init() {}
   }
 

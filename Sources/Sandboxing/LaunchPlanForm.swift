@@ -30,6 +30,10 @@ extension LaunchPlan {
     out.list(root) { Self.write($1, to: &$0) }
     out.flag(rootReadOnly)
     write(program, to: &out)
+    out.flag(streams.input)
+    out.flag(streams.terminal)
+    out.number(streams.columns)
+    out.number(streams.rows)
     out.list(ports) {
       $0.text($1.address)
       $0.number($1.outside)
@@ -73,6 +77,7 @@ extension LaunchPlan {
       $0.number($1.soft)
       $0.number($1.hard)
     }
+    out.list(program.instead) { $0.text($1) }
   }
 
   private static func write(_ item: RootItem, to out: inout ByteWriter) {
@@ -127,6 +132,10 @@ extension LaunchPlan {
     root = try input.list(Self.readItem)
     rootReadOnly = try input.flag()
     program = try Self.readProgram(&input)
+    streams.input = try input.flag()
+    streams.terminal = try input.flag()
+    streams.columns = try input.number()
+    streams.rows = try input.number()
     ports = try input.list { (input) throws(MalformedBytes) in
       Port(address: try input.text(), outside: try input.number(), inside: try input.number())
     }
@@ -173,6 +182,7 @@ extension LaunchPlan {
     program.limits = try input.list { (input) throws(MalformedBytes) in
       ResourceLimit(try input.number(), soft: try input.number(), hard: try input.number())
     }
+    program.instead = try input.list(readText)
     return program
   }
 

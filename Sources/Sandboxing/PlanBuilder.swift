@@ -52,7 +52,7 @@ extension LaunchPlan {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
     let place: ProgramPlace
-    do throws(ProgramProblem) { place = try ProgramPlace(policy) } catch { throw .program(error) }
+    do throws(ProgramProblem) { place = try Self.place(policy, launch.instead) } catch { throw .program(error) }
     self.init(app: policy.id.name, generation: launch.generation, nonce: launch.nonce)
     self.membership = membership
     self.places = places
@@ -60,12 +60,27 @@ extension LaunchPlan {
     identity = try Self.identity(of: launch)
     try buildRoot(policy, table, place)
     program.limits = try Self.resourceLimits(policy)
+    program.instead = launch.instead
+    streams.input = policy.opensInput
+    streams.terminal = policy.terminal
+    if let size = launch.terminalSize { (streams.columns, streams.rows) = (size.columns, size.rows) }
     if policy.network.mode != .host {
       ports = policy.network.ports.map { Port(address: $0.hostAddress, outside: $0.hostPort, inside: $0.appPort) }
     }
     logMaximumSize = policy.logging.maximumSize.count
     logMaximumFiles = UInt32(clamping: policy.logging.maximumFiles)
     loader = policy.loader
+  }
+
+  /// The app's own program, also where something else runs: its root is then the same. One that is not there keeps nothing else
+  /// from running.
+  private static func place(_ policy: Policy, _ instead: [String]) throws(ProgramProblem) -> ProgramPlace {
+    do throws(ProgramProblem) { return try ProgramPlace(policy) } catch {
+      guard !instead.isEmpty else { throw error }
+      var other = policy
+      other.entry = instead
+      return try ProgramPlace(other)
+    }
   }
 
   // MARK: Identity

@@ -13,6 +13,11 @@ package enum ShimRequest: Sendable, Equatable {
   /// A signal for every process of a command's group.
   case execSignal(id: UInt32, Int32)
 
+  /// The writing end of the app's input, or its terminal: comes beside the answer, if there is one.
+  case input
+  /// The shim's own writing end is closed: once no daemon has one, the app's input has ended.
+  case endInput
+
   /// How many descriptors come beside `exec`.
   package static let execDescriptors = 4
 
@@ -35,6 +40,8 @@ package enum ShimRequest: Sendable, Equatable {
       out.number(UInt8(7))
       out.number(id)
       out.number(number)
+    case .input: out.number(UInt8(8))
+    case .endInput: out.number(UInt8(9))
     }
     return out.bytes
   }
@@ -49,6 +56,8 @@ package enum ShimRequest: Sendable, Equatable {
     case 5: self = .exec(id: try input.number())
     case 6: self = .execGo(id: try input.number())
     case 7: self = .execSignal(id: try input.number(), try input.number())
+    case 8: self = .input
+    case 9: self = .endInput
     default: throw input.fail()
     }
     guard input.isAtEnd else { throw input.fail() }
@@ -68,6 +77,8 @@ package enum ShimReply: Sendable, Equatable {
   case exec(id: UInt32, ExecState)
   /// What the app said by its notify socket: whether it ever said that it is ready, and the last message with a status, unread.
   case told(ready: Bool, status: [UInt8])
+  /// The answer to `input`, with the descriptor beside it.
+  case input
 
   package var bytes: [UInt8] {
     var out = ByteWriter()
@@ -90,6 +101,7 @@ package enum ShimReply: Sendable, Equatable {
       out.number(UInt8(5))
       out.flag(ready)
       out.block(status)
+    case .input: out.number(UInt8(6))
     }
     return out.bytes
   }
@@ -102,6 +114,7 @@ package enum ShimReply: Sendable, Equatable {
     case 3: self = .outputLost(try input.number())
     case 4: self = .exec(id: try input.number(), try ExecState(&input))
     case 5: self = .told(ready: try input.flag(), status: try input.block())
+    case 6: self = .input
     default: throw input.fail()
     }
     guard input.isAtEnd else { throw input.fail() }

@@ -84,13 +84,23 @@ package struct StoredInstance: Sendable, Equatable {
     /// Its place was taken, or it will not get one: it is being ended.
     case past
   }
+  /// An operator's command runs in it; nil: the app itself.
+  package var debug: Debug?
+
+  package enum Debug: Int, Sendable {
+    /// Afterwards the app goes on as it is wanted.
+    case goesOn = 1
+    /// It had come to rest before, and does again.
+    case rests
+  }
 
   package init(
     instance: Instance, runtime: Runtime, canonical: String, folder: String, artifact: String, engine: String = "",
-    preStart: Int? = nil, isReady: Bool = false, seat: Seat = .present
+    preStart: Int? = nil, isReady: Bool = false, debug: Debug? = nil, seat: Seat = .present
   ) {
     self.seat = seat
     self.preStart = preStart
+    self.debug = debug
     self.isReady = isReady
     self.instance = instance
     self.runtime = runtime
@@ -167,6 +177,8 @@ package enum StorageChange: Sendable {
   /// Older ones beyond `kept` go.
   case putExit(ExitRecord)
   case setExitOutput(AppID, run: UInt64, String)
+  /// When the next run of its schedule is due; nil: it has none.
+  case setDue(AppID, WallTime?)
   /// Gives back an app's id range: its data is gone.
   case releaseIDs(AppID)
 }

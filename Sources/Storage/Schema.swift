@@ -52,15 +52,18 @@ enum Schema {
             app TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, until INTEGER, PRIMARY KEY (app, key)) STRICT;
           """)
     }
+    migrator.registerMigration("instances that an operator debugs in") { database in
+      try database.execute(sql: "ALTER TABLE instance ADD COLUMN debug INTEGER")
+    }
     migrator.registerMigration("generations beside each other") { database in
       try database.execute(
         sql: """
           CREATE TABLE generation (
             app TEXT NOT NULL, generation INTEGER NOT NULL, nonce TEXT NOT NULL, handle TEXT NOT NULL, runtime TEXT NOT NULL,
             canonical TEXT NOT NULL, folder TEXT NOT NULL, artifact TEXT NOT NULL, engine TEXT NOT NULL, pre_start INTEGER,
-            ready INTEGER NOT NULL, seat TEXT NOT NULL, beside INTEGER NOT NULL, PRIMARY KEY (app, generation)) STRICT;
+            ready INTEGER NOT NULL, seat TEXT NOT NULL, beside INTEGER NOT NULL, debug INTEGER, PRIMARY KEY (app, generation)) STRICT;
           INSERT INTO generation SELECT
-            app, generation, nonce, handle, runtime, canonical, folder, artifact, engine, pre_start, ready, 'present', 0
+            app, generation, nonce, handle, runtime, canonical, folder, artifact, engine, pre_start, ready, 'present', 0, debug
             FROM instance;
           DROP TABLE instance;
           ALTER TABLE generation RENAME TO instance;
@@ -100,6 +103,7 @@ enum Schema {
         database, "UPDATE instance SET canonical = ? WHERE app = ? AND generation = ?",
         [canonical, id.name, Int64(generation)])
     case .removeApp(let id):
+      try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"])
       try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
       try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
@@ -109,12 +113,12 @@ enum Schema {
     case .putInstance(let stored):
       try run(
         database,
-        "INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, generation) DO UPDATE SET nonce = excluded.nonce, handle = excluded.handle, runtime = excluded.runtime, canonical = excluded.canonical, folder = excluded.folder, artifact = excluded.artifact, engine = excluded.engine, pre_start = excluded.pre_start, ready = excluded.ready",
+        "INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, generation) DO UPDATE SET nonce = excluded.nonce, handle = excluded.handle, runtime = excluded.runtime, canonical = excluded.canonical, folder = excluded.folder, artifact = excluded.artifact, engine = excluded.engine, pre_start = excluded.pre_start, ready = excluded.ready, debug = excluded.debug",
         [
           stored.instance.app.name, Int64(stored.instance.generation), stored.instance.nonce, stored.instance.handle,
           stored.runtime.rawValue, stored.canonical, stored.folder, stored.artifact,
           stored.engine, stored.preStart.map { Int64($0) }, stored.isReady ? 1 : 0, stored.seat.rawValue,
-          stored.instance.isBeside ? 1 : 0,
+          stored.instance.isBeside ? 1 : 0, stored.debug.map { Int64($0.rawValue) },
         ])
     case .removeInstance(let id, let generation):
       try run(database, "DELETE FROM instance WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
@@ -135,6 +139,10 @@ enum Schema {
     case .setReady(let id, let generation):
       try run(
         database, "UPDATE instance SET ready = 1 WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
+    case .setDue(let id, let time):
+      guard let time else { return try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"]) }
+      try run(
+        database, "INSERT OR REPLACE INTO value (key, value) VALUES (?, ?)", ["due.\(id)", "\(time.nanoseconds)"])
     case .putRest(let rest): try put(rest, database)
     case .addEvent(let event):
       var fields = JSONObject()
@@ -274,7 +282,7 @@ enum Schema {
       runtime: runtime, canonical: row["canonical"], folder: row["folder"], artifact: row["artifact"],
       engine: row["engine"], preStart: (row["pre_start"] as Int64?).map { Int($0) },
       isReady: row["ready"] as Int64 == 1,
-      seat: seat)
+      debug: (row["debug"] as Int64?).flatMap { StoredInstance.Debug(rawValue: Int($0)) }, seat: seat)
   }
 
   private static func rest(_ row: Row, _ path: String) throws -> StoredRest {

@@ -23,10 +23,14 @@ extension Supervisor {
 
   /// Afterwards, and not waited for: the last lines of the run.
   func keepOutput(_ instance: Instance, _ host: any AppHost) {
+    // An app that was removed and is known again counts its runs anew, and its old log may be there still. Some logs tell whole seconds.
+    let since = apps[instance.app]?.life.lastExit?.startedAt.map {
+      WallTime(nanoseconds: $0.nanoseconds - 1_000_000_000)
+    }
     // Ends with the log.
     Task {
       var tail = TailBytes(Self.outputLimit)
-      let query = LogQuery(tail: Self.outputLines, run: instance.generation)
+      let query = LogQuery(tail: Self.outputLines, since: since, run: instance.generation)
       do {
         for try await chunk in host.logs(instance.app, nil, query) { tail.add(chunk.bytes) }
       } catch {

@@ -23,6 +23,14 @@ extension Supervisor {
       for timer in self[seat]?.timers.values ?? [:].values { timer.cancel() }
       self[seat]?.timers = [:]
     case .armSchedule: armSchedule(seat.app)
+    // Ends with what it began.
+    case .runBeside: Task { await runBeside(seat.app) }
+    case .debugOver(let end): self[seat]?.debugger?.finish(end)
+    case .keepRest:
+      guard var rest = self[seat]?.savedRest, let generation = self[seat]?.stored.generation else { return }
+      rest.generation = generation
+      self[seat]?.savedRest = rest
+      save([.putRest(rest)])
     case .outdate:
       guard let record = self[seat], record.role == .present else { return }
       self[seat]?.stored.generation = record.stored.generation + 1
@@ -64,11 +72,19 @@ extension Supervisor {
     guard let record = self[seat], let host = setup.hosts[record.runtime] else { return }
     let policy = placed(record.policy, record.runtime)
     let pinned = record.stored.artifact
+    // That its own program is not there may be why it is looked into.
+    let instead = record.life.debug == nil ? nil : record.debugger?.instead(of: policy)
     self[seat]?.preparing = Task {
       do throws(HostFailure) {
-        let artifact = try await Self.prepare(policy, pinned, host) { progress in
+        let tell = { @Sendable (progress: WorkProgress) in
           // Ends at once: it only hands the progress over.
           Task { await self.tellProgress(progress, seat.app) }
+          return ()
+        }
+        let artifact: String
+        do throws(HostFailure) { artifact = try await Self.prepare(policy, pinned, host, tell) } catch {
+          guard error.kind == .missing, let instead else { throw error }
+          artifact = try await Self.prepare(instead, pinned, host, tell)
         }
         self[seat]?.preparing = nil
         self[seat]?.artifact = artifact
@@ -120,7 +136,7 @@ extension Supervisor {
   func forStep(_ step: Int?, _ policy: Policy) -> Policy {
     guard let step, step < policy.preStart.count else { return policy }
     var policy = policy
-    policy.entry = policy.preStart[step]
+    policy.entry = policy.preStart[step].command
     if policy.runtime == .container { policy.entrypoint = [] }
     policy.network.ports = []
     policy.readiness = .started
@@ -133,10 +149,12 @@ extension Supervisor {
     let isBeside = ([apps[seat.app]].compactMap { $0 } + others(seat.app)).contains {
       $0.number != seat.number && ($0.launch != nil || $0.unadopted != nil)
     }
-    let launch = Launch(
+    var launch = Launch(
       policy: forStep(record.life.preStart, placed(record.policy, record.runtime)),
       generation: record.stored.generation, nonce: Nonce.make(),
       uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact, isBeside: isBeside)
+    if record.life.preStart == nil { expect(record.visitors, &launch) }
+    if let debugger = record.debugger, record.life.debug != nil { debugger.dress(&launch) }
     record.launch = launch
     self[seat] = record
     let written = stored(launch, record, handle: host.plannedHandle(launch) ?? "")
@@ -209,14 +227,18 @@ extension Supervisor {
         isBeside: launch.isBeside),
       runtime: record.runtime, canonical: record.effective, folder: record.stored.folder,
       artifact: launch.artifact, engine: record.runtime == .container ? setup.engine : "",
-      preStart: record.life.preStart, seat: record.role)
+      preStart: record.life.preStart, debug: record.life.debug.map { $0.rests ? .rests : .goesOn }, seat: record.role)
   }
 
   private func start(_ instance: Instance, _ seat: Seat) {
     guard let host = host(seat), let launch = self[seat]?.launch else { return }
+    let visitors = welcome(seat.app)
     Task {
       do throws(HostFailure) {
+        // They miss nothing of it.
+        for visitor in visitors { await visitor.enter(instance, launch, host) }
         let facts = try await host.start(instance, launch)
+        for visitor in visitors { visitor.began() }
         guard self[seat]?.life.stage == .starting(instance) else { return }
         for line in facts.missing { save([tell("app.degraded", seat, ["missing": .string(line)])]) }
         send(.started(facts), to: seat)
@@ -234,10 +256,12 @@ extension Supervisor {
       // How it ended is stored before the host forgets it. A disk that is full keeps nothing from being cleared: the next
       // daemon finds the instance gone.
       if let rest = self[seat]?.savedRest { await store([.putRest(rest)]) }
-      await recordExit(instance, seat, host)
+      // What an operator tried is no run of the app.
+      let isRun = self[seat]?.life.debug?.isHere != true
+      if isRun { await recordExit(instance, seat, host) }
       do throws(HostFailure) {
         try await host.remove(instance)
-        keepOutput(instance, host)
+        if isRun { keepOutput(instance, host) }
         await store([.removeInstance(instance.app, generation: instance.generation)])
         if self[seat]?.life.stage.instance == instance { self[seat]?.launch = nil }
         send(.cleared, to: seat)
@@ -273,6 +297,9 @@ extension Supervisor {
       return
     }
     lastRuns[seat.app] = nil
+    dismiss(seat.app, "it was removed")
+    record.debugger?.finish(.failed(HostFailure(.failed, "\(seat.app) was removed")))
+    forgetBeside(seat.app)
     save([.removeApp(seat.app), tell("app.removed", seat.app, [:])])
   }
 }

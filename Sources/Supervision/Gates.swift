@@ -23,7 +23,9 @@ extension Supervisor {
   }
 
   /// What keeps a waiting app from starting besides a lack of room.
-  func hindrance(_ record: AppRecord) -> Closed? {
+  ///
+  /// `debugs`: an operator's command is to run in its place, which waits for no other app.
+  func hindrance(_ record: AppRecord, debugs: Bool = false) -> Closed? {
     if asking.contains(record.runtime) {
       return Closed(reason: "asks the \(record.runtime) engine what runs there")
     }
@@ -33,7 +35,7 @@ extension Supervisor {
         reason: "the \(record.runtime) engine does not answer: \(trouble[record.runtime] ?? "not asked yet")")
     }
     guard setup.hosts[record.runtime] != nil else { return Closed(reason: noHost(record)) }
-    guard !record.ignoresDependencies else { return nil }
+    guard !record.ignoresDependencies, record.life.debug == nil, !debugs else { return nil }
     return record.policy.dependencies.lazy.compactMap { self.blocked(by: $0) }.first
   }
 
@@ -49,6 +51,7 @@ extension Supervisor {
     guard let other = apps[name] else {
       return dependency.required ? Closed(reason: "needs \(name), which is not loaded", isFinal: true) : nil
     }
+    guard other.life.debug == nil else { return Closed(reason: "waits for \(name), which is being debugged") }
     let lacking: Closed?
     switch dependency.condition {
     case .started: lacking = notStarted(other)

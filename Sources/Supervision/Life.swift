@@ -23,6 +23,8 @@ package struct Life: Sendable, Equatable {
   package var preStart: Int?
   /// Whether the program that runs counts as ready.
   package var isReady = false
+  /// An operator's command takes, or is to take, the program's place; nil: nobody debugs it.
+  package var debug: Debugging?
   /// Set while what a failed start left behind is cleared.
   var pendingFailure: HostFailure?
   /// What follows the end of this run.
@@ -37,7 +39,25 @@ package struct Life: Sendable, Equatable {
     case failure
   }
 
+  package struct Debugging: Sendable, Equatable {
+    /// The present instance is made for it; else what is there ends first.
+    package var isHere = false
+    /// The operator is gone, or wants something else.
+    package var isLeft = false
+    /// It had come to rest before, and does again.
+    package var rests: Bool
+    /// How the command ended, while what is left of it is cleared.
+    package var end: ExitReport?
+    package init(isHere: Bool = false, rests: Bool) {
+      self.isHere = isHere
+      self.rests = rests
+    }
+  }
+
   package init(want: Want) { self.want = want }
+
+  /// Whether something is to run now.
+  var isWanted: Bool { debug.map { !$0.isLeft } ?? (want == .running) }
 
   package var isRunning: Bool { if case .running = stage { true } else { false } }
 
@@ -81,6 +101,8 @@ package struct Life: Sendable, Equatable {
     case .unhealthy(let why): return unhealthy(why, policy)
     case .nextRun(let time): return schedule(time)
     case .due: return due(policy)
+    case .debug(let begins): return begins ? beginDebug() : endDebug(policy)
+    case .stepTimeOver: return stepOverdue(policy)
     case .graceOver, .killRequested: return beginKill()
     case .killAgain: return killAgain()
     case .paused(let paused): return pause(paused)
@@ -97,6 +119,13 @@ package struct Life: Sendable, Equatable {
   // MARK: Wishes
 
   mutating func wish(_ wanted: Want, _ policy: Policy) -> [Effect] {
+    if debug != nil {
+      if wanted == .running, want != .running { forgive() }
+      want = wanted
+      debug?.rests = false
+      // Who debugs goes first; the app comes after, or its end.
+      return wanted == .running ? [] : endDebug(policy)
+    }
     let renewed = wanted == .running && (want != .running || stage == .resting)
     want = wanted
     if renewed {
@@ -135,6 +164,8 @@ package struct Life: Sendable, Equatable {
   }
 
   mutating func replace(_ policy: Policy) -> [Effect] {
+    // What comes afterwards is made from the new policy anyway.
+    guard debug == nil else { return [] }
     switch stage {
     case .resting, .waiting, .backoff: return []
     // The new policy may have another schedule.
@@ -155,7 +186,7 @@ package struct Life: Sendable, Equatable {
   /// Whether a running instance is to end: the supervisor then waits for its dependents and sends `releasedToStop`.
   package var shouldStop: Bool {
     switch stage {
-    case .running, .preStarting: return want != .running || replacing
+    case .running, .preStarting: return !isWanted || replacing
     case .resting, .waiting, .preparing, .creating, .starting, .stopping, .killing, .clearing, .backoff, .scheduled:
       return false
     }

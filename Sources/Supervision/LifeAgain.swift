@@ -96,6 +96,9 @@ extension Life {
 
   mutating func due(_ policy: Policy) -> [Effect] {
     guard want == .running, let schedule = policy.schedule else { return [] }
+    guard debug == nil else {
+      return [.record("app.due", ["skipped": true, "reason": "it is being debugged"]), .armSchedule]
+    }
     switch stage {
     case .resting: return []
     case .scheduled:
@@ -103,6 +106,7 @@ extension Life {
       stage = .waiting("its turn")
       return [.record("app.due", [:]), .armSchedule]
     case .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing, .backoff:
+      if schedule.concurrency == .allow { return [.armSchedule, .runBeside] }
       let isReplaced = schedule.concurrency == .replace
       var effects: [Effect] = [
         .record("app.due", ["skipped": .bool(!isReplaced), "reason": "the last run still goes on"]), .armSchedule,

@@ -37,12 +37,13 @@ extension Life {
   mutating func stop(_ instance: Instance, _ facts: RunFacts, _ policy: Policy, _ paused: Bool) -> [Effect] {
     stage = .stopping(instance, facts)
     isReady = false
-    let given = grace
+    // A shell at a terminal ignores SIGTERM.
+    let given = debug?.isHere == true ? .seconds(1) : grace
+    let number = debug?.isHere == true ? 1 : policy.stopSignal
     grace = nil
     return [
-      .cancelTimers,
-      .record("app.stopping", ["signal": .string(SignalName.name(of: policy.stopSignal) ?? "\(policy.stopSignal)")]),
-      .signal(instance, policy.stopSignal, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
+      .cancelTimers, .record("app.stopping", ["signal": .string(SignalName.name(of: number) ?? "\(number)")]),
+      .signal(instance, number, thaw: paused), .after(given ?? policy.stopGrace, .graceOver),
     ]
   }
 
@@ -55,6 +56,16 @@ extension Life {
       return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
     case .resting, .waiting, .preparing, .creating, .starting, .killing, .clearing, .backoff, .scheduled: return []
     }
+  }
+
+  /// A command of `pre_start` that hangs must not keep the app from failing.
+  mutating func stepOverdue(_ policy: Policy) -> [Effect] {
+    guard case .preStarting(let instance, let facts) = stage, let preStart, preStart < policy.preStart.count else {
+      return []
+    }
+    stage = .killing(instance, facts)
+    endReason = "not done within \(policy.preStart[preStart].timeout.compact), its timeout"
+    return [.cancelTimers, .record("app.killing", [:]), .kill(instance), .after(.seconds(5), .killAgain)]
   }
 
   mutating func killAgain() -> [Effect] {

@@ -7,11 +7,18 @@ extension Life {
     if case .clearing = stage { return [] }
     isReady = false
     stage = .clearing(instance)
+    if debug?.isHere == true {
+      let fields: [String: JSONValue] = ["exit_code": .integer(Int64(report.exitCode))]
+      debug?.end = report
+      return [.cancelTimers, .record("app.debug_ended", fields), .clear(instance)]
+    }
     if let preStart {
       var effects: [Effect] = [.cancelTimers]
-      if !report.succeeded {
+      if !report.succeeded || endReason != nil {
         lastExit = report
-        let fault = HostFailure(.failed, "pre_start \(Self.command(preStart, policy)): \(report.reason)")
+        let fault = HostFailure(
+          .failed, "pre_start \(Self.command(preStart, policy)): \(endReason ?? report.reason)")
+        endReason = nil
         pendingFailure = fault
         effects.append(.record("app.start_failed", ["reason": .string(fault.message), "kind": "failed"]))
       }
@@ -33,6 +40,12 @@ extension Life {
     guard case .clearing = stage else { return [] }
     let next = sequel
     sequel = .byRule
+    if let debug {
+      let fault = pendingFailure
+      pendingFailure = nil
+      guard debug.isHere else { return again() }
+      return (fault.map { [.debugOver(.failed($0))] } ?? []) + leaveDebug(policy)
+    }
     if let fault = pendingFailure {
       pendingFailure = nil
       return afterFailure(fault, policy, now, chance)

@@ -3,9 +3,10 @@ package import Model
 /// From being wanted to running and ready.
 extension Life {
   mutating func admit(_ policy: Policy) -> [Effect] {
-    guard case .waiting = stage, want == .running else { return [] }
+    guard case .waiting = stage, isWanted else { return [] }
     stage = .preparing
-    preStart = policy.preStart.isEmpty ? nil : 0
+    debug?.isHere = true
+    preStart = policy.preStart.isEmpty || debug != nil ? nil : 0
     return [.prepare]
   }
 
@@ -17,7 +18,7 @@ extension Life {
 
   mutating func afterPrepare(_ policy: Policy) -> [Effect] {
     guard stage == .preparing else { return [] }
-    guard want == .running else { return rest([], policy) }
+    guard isWanted else { return debug == nil ? rest([], policy) : leaveDebug(policy) }
     guard !replacing else { return again() }
     stage = .creating
     return [.create]
@@ -25,7 +26,7 @@ extension Life {
 
   mutating func afterCreate(_ instance: Instance, _ policy: Policy) -> [Effect] {
     guard stage == .creating else { return [.clear(instance)] }
-    guard want == .running, !replacing else {
+    guard isWanted, !replacing else {
       stage = .clearing(instance)
       return [.clear(instance)]
     }
@@ -42,7 +43,8 @@ extension Life {
     sequel = .byRule
     guard preStart == nil else {
       stage = .preStarting(instance, facts)
-      return []
+      let limit = preStart.flatMap { $0 < policy.preStart.count ? policy.preStart[$0].timeout : nil } ?? .zero
+      return limit > .zero ? [.after(limit, .stepTimeOver)] : []
     }
     stage = .running(instance, facts, paused: false)
     isReady = policy.readiness == .started
@@ -53,7 +55,7 @@ extension Life {
 
   /// `2 of 3, /app/migrate`.
   package static func command(_ index: Int, _ policy: Policy) -> String {
-    let program = index < policy.preStart.count ? policy.preStart[index].first ?? "" : ""
+    let program = index < policy.preStart.count ? policy.preStart[index].command.first ?? "" : ""
     return "\(index + 1) of \(policy.preStart.count), \(program)"
   }
 
@@ -73,7 +75,10 @@ extension Life {
     let told = Effect.record(
       "app.start_failed", ["reason": .string(fault.description), "kind": .string(fault.kind.rawValue)])
     let left = stage.instance
-    lastExit = ExitReport(cause: .neverStarted(step: "start", reason: fault.description), startedAt: nil, endedAt: now)
+    if debug?.isHere != true {
+      lastExit = ExitReport(
+        cause: .neverStarted(step: "start", reason: fault.description), startedAt: nil, endedAt: now)
+    }
     if let left {
       // The host may have kept part of it: release that before anything else.
       pendingFailure = fault
@@ -86,6 +91,10 @@ extension Life {
   mutating func afterFailure(_ fault: HostFailure, _ policy: Policy, _ now: WallTime, _ chance: Double)
     -> [Effect]
   {
+    if let debug {
+      // What failed stood in the way of it, or is it.
+      return debug.isHere ? [.debugOver(.failed(fault))] + leaveDebug(policy) : again()
+    }
     guard want == .running else { return rest([], policy) }
     guard !replacing else { return again() }
     switch fault.kind {

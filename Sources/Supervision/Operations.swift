@@ -33,13 +33,16 @@ extension Supervisor {
   /// in place is brought into force on what runs, after it the rest is woken. If any of that fails, everything stays as it was.
   ///
   /// `keepWants`: an app that is known and stopped stays stopped.
+  /// `isAtRest`: none is started.
   package func apply(
     _ checked: [CheckedApp], origin: String, recreate: Bool = false, noDependencies: Bool = false,
-    keepWants: Bool = false
+    keepWants: Bool = false, isAtRest: Bool = false
   ) async throws(OperationFailure) -> [AppID: AppliedChange] {
     let ids = Set(checked.map(\.policy.id))
     await beginChange(ids)
     defer { endChange(ids) }
+    try beginRuns(checked, origin)
+    defer { if let left = beginning[origin] { beginning[origin] = left > checked.count ? left - checked.count : nil } }
     var rows: [StoredApp] = []
     var targets: [Target] = []
     var changes: [AppID: AppliedChange] = [:]
@@ -52,7 +55,7 @@ extension Supervisor {
       let (policy, canonical) = overrides.isEmpty ? (app.policy, app.canonical) : try effective(base, overrides, id)
       let change = difference(old, policy, moved: moved[id])
       targets.append(Target(id: id, base: base, policy: policy, canonical: canonical, change: change))
-      let want = keepWants ? old?.stored.want ?? .running : .running
+      let want: StoredApp.Want = isAtRest ? .stopped : keepWants ? old?.stored.want ?? .running : .running
       changes[id] = Self.applied(old, change, recreate: recreate, want)
       rows.append(
         row(
@@ -209,6 +212,26 @@ extension Supervisor {
     apps.values.filter { $0.stored.origin == origin && !kept.contains($0.stored.id) }.map(\.stored.id).sorted()
   }
 
+  /// What the origin of runs of a template begins with; its id follows.
+  package static let runsOf = "run:"
+
+  /// Refuses more runs of a template than it says, those included that are only about to be known.
+  private func beginRuns(_ checked: [CheckedApp], _ origin: String) throws(OperationFailure) {
+    guard origin.hasPrefix(Self.runsOf), let most = checked.map(\.policy.maximumInstances).min() else { return }
+    let ids = Set(checked.map(\.policy.id))
+    let going = apps.values.count { $0.stored.origin == origin && !$0.life.isAtRest && !ids.contains($0.stored.id) }
+    let all = going + beginning[origin, default: 0]
+    guard all + checked.count <= Int(most) else {
+      let name = origin.dropFirst(Self.runsOf.count)
+      throw .host(
+        HostFailure(
+          .conflict,
+          "\(all) \(all == 1 ? "run" : "runs") of \(name) go on, as many as `instances: {max: \(most)}` allows",
+          hint: "wait until one has ended (`supervisor ps`), or raise `instances`"))
+    }
+    beginning[origin, default: 0] += checked.count
+  }
+
   // MARK: Wishes
 
   /// Wants the apps so; the wish is stored before it is acted on. A stop goes on also where it cannot be stored, which is then
@@ -225,6 +248,7 @@ extension Supervisor {
 
   private func wish(_ want: Want, _ ids: [AppID], anew: Bool, _ grace: Duration?) async throws(OperationFailure) {
     let stored = StoredApp.Want(want)
+    let ids = want == .running ? ids : ids + ids.flatMap { runsBeside($0) }.filter { !ids.contains($0) }
     var generations: [(id: AppID, generation: UInt64)] = []
     for id in ids {
       guard let record = apps[id] else { throw .noSuchApp(id) }

@@ -64,8 +64,13 @@ extension Supervisor {
         setup.log.error("state.write_failed", metadata: ["reason": "\(error)"])
       }
     }
+    let due = snapshot.apps.compactMap { row in
+      snapshot.values["due.\(row.id)"].flatMap { Int64($0) }.map { (row.id, WallTime(nanoseconds: $0)) }
+    }
+    for (id, time) in due { apps[id]?.dueStored = time }
     armExpiry()
     startWanted()
+    for (id, time) in due { tellMissed(id, since: time) }
   }
 
   /// The generations that an earlier daemon left of one app. Exactly one is what the app is.
@@ -229,6 +234,7 @@ extension Supervisor {
     record.life.replacing = isOld || (record.life.stage != .resting && !adoption.isRunning)
     record.life.want = Want(record.stored.want)
     let isTold = record.life.lastExit != nil && record.savedRest?.generation == left.generation
+    if let debug = stored.debug { record.life.debug = .init(isHere: true, rests: debug == .rests) }
     switch adoption {
     case .running(let facts, let paused):
       record.life.stage =
@@ -239,12 +245,18 @@ extension Supervisor {
       self[seat] = record
       save([tell("app.adopted", seat, ["pid": .integer(Int64(facts.pid))])])
       if let limit = record.current.limits.maximumRuntime, limit > .zero {
-        scheduleRest(of: limit, since: facts.startedAt, seat)
+        scheduleRest(of: limit, since: facts.startedAt, .runtimeOver, seat)
       }
+      if let step = stored.preStart, step < record.policy.preStart.count, record.policy.preStart[step].timeout > .zero {
+        scheduleRest(of: record.policy.preStart[step].timeout, since: facts.startedAt, .stepTimeOver, seat)
+      }
+      if record.policy.schedule != nil, record.life.want == .running { armSchedule(seat.app) }
       attend(seat)
       tookOver(seat)
       catchUp(left.app)
       lookAtUpdate(seat)
+      // Whoever debugged it went with the earlier daemon.
+      if stored.debug != nil { send(.debug(false), to: seat) }
     // Its end was told and stored by the earlier daemon, which went before all of it was gone.
     case .ended where isTold, .gone where isTold:
       record.life.stage = .clearing(left)
@@ -270,9 +282,9 @@ extension Supervisor {
     }
   }
 
-  private func scheduleRest(of limit: Duration, since start: WallTime, _ seat: Seat) {
+  private func scheduleRest(of limit: Duration, since start: WallTime, _ event: LifeEvent, _ seat: Seat) {
     let rest = limit - Clock.wall().since(start)
-    schedule(.runtimeOver, after: max(.zero, rest), seat)
+    schedule(event, after: max(.zero, rest), seat)
   }
 
   /// Starts what is wanted and was not there to be taken over, and goes on removing what was to be removed.

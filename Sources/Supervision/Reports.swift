@@ -35,6 +35,8 @@ package struct AppReport: Sendable {
   package var nextRun: WallTime?
   /// Which command of `pre_start` runs.
   package var preStart: String?
+  /// An operator's command runs, or is to run, in its place.
+  package var isDebugged: Bool
   /// What is set beside its file.
   package var overrides: [StoredOverride]
   /// Why what runs is not as its policy says.
@@ -109,7 +111,8 @@ extension Supervisor {
         HealthReport(word: $0.word, check: $0.check, failing: $0.failing, last: $0.last)
       },
       isReady: record.attendance == nil ? nil : record.life.isReady, said: record.attendance?.said,
-      nextRun: nextRun(record), preStart: preStart(record), overrides: record.overrides, behind: record.behind)
+      nextRun: nextRun(record), preStart: preStart(record), isDebugged: record.life.debug != nil,
+      overrides: record.overrides, behind: record.behind)
   }
 
   /// CPU since the last look if that is at least 200 ms ago, since the start at first.
@@ -154,7 +157,8 @@ extension Supervisor {
     case .scheduled(let next): return scheduled(record, next, now)
     case .running(_, let facts, let paused):
       return "Up \(now.since(facts.startedAt).readable)" + (paused ? " (Paused)" : "") + condition(record)
-        + (isUpdating(record) ? " (updating)" : "") + (facts.missing.isEmpty ? "" : " (degraded)")
+        + (isUpdating(record) ? " (updating)" : "") + (record.life.debug?.isHere == true ? " (debug)" : "")
+        + (facts.missing.isEmpty ? "" : " (degraded)")
         + (trouble[record.runtime] == nil ? "" : " (the engine does not answer)")
     case .stopping, .killing: return "Stopping"
     case .clearing: return "Stopping"
@@ -174,7 +178,7 @@ extension Supervisor {
     return record.life.isReady ? "" : " (not ready)"
   }
 
-  private func isUpdating(_ record: AppRecord) -> Bool { record.update != nil || next(record.stored.id) != nil }
+  func isUpdating(_ record: AppRecord) -> Bool { record.update != nil || next(record.stored.id) != nil }
 
   private func nextRun(_ record: AppRecord) -> WallTime? {
     if case .scheduled(let next) = record.life.stage { next } else { nil }

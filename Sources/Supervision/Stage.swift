@@ -82,6 +82,10 @@ package enum LifeEvent: Sendable, Equatable {
   case nextRun(WallTime?)
   /// Its schedule says that a run begins now.
   case due
+  /// An operator's command takes its program's place, or no longer.
+  case debug(Bool)
+  /// A command of `pre_start` has had its time.
+  case stepTimeOver
   case paused(Bool)
   case exited(ExitReport)
   case cleared
@@ -108,10 +112,23 @@ package enum Effect: Sendable, Equatable {
   case cancelTimers
   /// Find out when the next run is due, and say so then.
   case armSchedule
+  /// Another run beside the one that goes on.
+  case runBeside
+  /// How an operator's command in the app's place ended.
+  case debugOver(DebugEnd)
+  /// It rests as before, whatever run has been meanwhile.
+  case keepRest
   /// What is there must not be taken over any more: a daemon that comes before its end begins anew as well.
   case outdate
   /// Write the stage's lasting part and tell the world.
   case record(String, [String: JSONValue])
   /// It was to be removed, and nothing of it is left.
   case forget
+}
+
+/// How debugging an app ended.
+package enum DebugEnd: Sendable, Equatable {
+  case exited(ExitReport)
+  /// The command never ran.
+  case failed(HostFailure)
 }

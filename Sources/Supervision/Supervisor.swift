@@ -71,6 +71,12 @@ struct AppRecord {
   var storedReady = false
   /// Begins the next run of a schedule.
   var alarm: Task<Void, Never>?
+  /// When the next run is due, as it is stored.
+  var dueStored: WallTime?
+  /// Who wants to be there from the next run's first instruction on.
+  var visitors: [Visitor] = []
+  /// Who debugs it.
+  var debugger: Debugger?
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }
@@ -137,6 +143,8 @@ package actor Supervisor {
   /// Apps that are being changed, one change at a time.
   var changing: Set<AppID> = []
   var awaitingChange: [CheckedContinuation<Void, Never>] = []
+  /// Runs that are about to begin, by what they are runs of.
+  var beginning: [String: Int] = [:]
   /// Ends the override that ends next.
   var expiry: Task<Void, Never>?
   private var converging = false
@@ -222,6 +230,13 @@ package actor Supervisor {
     }
     self[seat] = record
     for effect in effects { perform(effect, seat) }
+    if before.debug != nil, record.life.debug == nil {
+      record.debugger?.finish(
+        .failed(HostFailure(.failed, "\(seat.app) was to do something else before the command ran")))
+    }
+    if record.life.isAtRest, !record.visitors.isEmpty {
+      dismiss(seat.app, record.life.failure ?? record.life.lastExit?.reason ?? "it was stopped")
+    }
     if case .running = record.life.stage, record.life.stage.instance != before.stage.instance || !before.isRunning {
       catchUp(seat.app)
     }

@@ -37,7 +37,7 @@ extension Supervisor {
       self.update(seat, .failed(before.stage.instance?.generation, "unhealthy: \(why)"))
     case .want, .replace, .admitted, .held, .prepared, .created, .started, .stepFailed, .releasedToStop, .graceOver,
       .killAgain, .killRequested, .runtimeOver, .cpuTimeOver, .ready, .nextRun, .due, .paused, .cleared, .clearFailed,
-      .clearAgain, .backoffOver, .giveUp, .renew:
+      .clearAgain, .backoffOver, .giveUp, .renew, .debug, .stepTimeOver:
       return
     }
   }
@@ -67,7 +67,8 @@ extension Supervisor {
   }
 
   func way(_ old: AppRecord?, _ target: Target, _ change: AppliedChange, recreate: Bool) -> Way {
-    guard let old, change == .replaced, old.unadopted == nil, old.life.want == .running else { return .plain }
+    guard let old, change == .replaced, old.unadopted == nil, old.life.want == .running, old.life.debug == nil
+    else { return .plain }
     let isUp = if case .running = old.life.stage { !old.life.shouldStop } else { false }
     switch target.policy.update.order {
     case .startFirst:

@@ -39,35 +39,43 @@ package actor MetricsServer {
     self.page = page
   }
 
-  /// A listening port of a loopback address, `127.0.0.1:9700`.
+  /// A listening port of a loopback address, `127.0.0.1:9700` or `[::1]:9700`.
   package static func listen(_ address: String, _ port: UInt16) throws(SystemFault) -> Descriptor {
-    var place = sockaddr_in()
-    place.sin_family = sa_family_t(AF_INET)
-    place.sin_port = port.bigEndian
-    let subject = "\(address):\(port)"
-    guard inet_pton(AF_INET, address, &place.sin_addr) == 1 else {
-      throw SystemFault(call: "inet_pton", subject: subject, code: EINVAL)
-    }
+    let isSix = address.contains(":")
+    let subject = isSix ? "[\(address)]:\(port)" : "\(address):\(port)"
+    var four = sockaddr_in()
+    four.sin_family = sa_family_t(AF_INET)
+    four.sin_port = port.bigEndian
+    var six = sockaddr_in6()
+    six.sin6_family = sa_family_t(AF_INET6)
+    six.sin6_port = port.bigEndian
+    let isAddress = isSix ? inet_pton(AF_INET6, address, &six.sin6_addr) : inet_pton(AF_INET, address, &four.sin_addr)
+    guard isAddress == 1 else { throw SystemFault(call: "inet_pton", subject: subject, code: EINVAL) }
     let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    let listening = Descriptor(owning: try check("socket", subject) { Glibc.socket(AF_INET, type, 0) })
+    let listening = Descriptor(
+      owning: try check("socket", subject) { Glibc.socket(isSix ? AF_INET6 : AF_INET, type, 0) })
     try listening.withRaw { (raw) throws(SystemFault) in
       var on: Int32 = 1
       try check("setsockopt", subject) { setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &on, 4) }
-      try check("bind", subject) {
-        withUnsafePointer(to: &place) { pointer in
-          pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            bind(raw, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-          }
-        }
-      }
+      try isSix ? bind(raw, &six, subject) : bind(raw, &four, subject)
       try check("listen", subject) { Glibc.listen(raw, 64) }
     }
     return listening
   }
 
+  private static func bind<Address>(_ raw: Int32, _ address: inout Address, _ subject: String) throws(SystemFault) {
+    try check("bind", subject) {
+      withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          Glibc.bind(raw, $0, socklen_t(MemoryLayout<Address>.size))
+        }
+      }
+    }
+  }
+
   package func start() throws(SystemFault) {
     try listener.withRaw { (raw) throws(SystemFault) in
-      try loop.watch(raw, .read) { [unowned self] _ in assumeIsolated { $0.accept() } }
+      try loop.watch(raw, .read) { [weak self] _ in self?.assumeIsolated { $0.accept() } }
     }
   }
 
@@ -86,7 +94,7 @@ package actor MetricsServer {
       connections[id] = connection
       let raw = connection.socket.withRaw { $0 }
       // best effort: a connection that cannot be waited for is closed.
-      guard (try? loop.watch(raw, .read, { [unowned self] ready in assumeIsolated { $0.ready(id, ready) } })) != nil
+      guard (try? loop.watch(raw, .read, { [weak self] ready in self?.assumeIsolated { $0.ready(id, ready) } })) != nil
       else {
         connections[id] = nil
         continue
@@ -150,6 +158,7 @@ package actor MetricsServer {
   private func isOwnHost(_ lines: [Substring]) -> Bool {
     guard isPort else { return true }
     let host = lines.first { $0.lowercased().hasPrefix("host:") }.map { $0.dropFirst(5).drop { $0 == " " } } ?? ""
+    if host == "[::1]" || host.hasPrefix("[::1]:") { return true }
     let name = host.prefix { $0 != ":" }
     return name == "localhost" || name.hasPrefix("127.")
   }

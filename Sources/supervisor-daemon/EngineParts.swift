@@ -23,6 +23,14 @@ struct EngineParts: DaemonParts {
 
   func stop() { end() }
 
+  func prune(_ request: PruneRequest) async throws(RPCFailure) -> JSONValue {
+    let leftovers: Leftovers
+    do throws(SystemFault) { leftovers = try Leftovers(layout, containers, access, request) } catch {
+      throw RPCFailure(.fault, "\(error)")
+    }
+    return try await leftovers.run()
+  }
+
   func engine() async -> JSONValue {
     guard let access, let containers else {
       return .object(["choice": .string(choice), "name": .null, "reason": .string(reason)])

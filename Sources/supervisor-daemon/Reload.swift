@@ -33,6 +33,9 @@ actor Reload {
 
   /// What was taken over, what needs another daemon, and what is wrong.
   func run() async -> JSONValue {
+    // systemd shows the unit as reloading until it is ready again (sd_notify(3)).
+    Notify.send("RELOADING=1\nMONOTONIC_USEC=\(Clock.monotonic() / 1000)")
+    defer { Notify.send("READY=1") }
     var report = JSONObject()
     var problems: [String] = []
     await readConfiguration(&report, &problems)

@@ -10,8 +10,7 @@ struct Child {
   let sources: Sources
   /// The shim, until exec closes it.
   let shim: SharedDescriptor
-  let output: SharedDescriptor
-  let errors: SharedDescriptor
+  let streams: ChildStreams
   /// Where pid 1 tells how the app ended.
   let ending: SharedDescriptor
   /// What the shim hears the app by; it gets its name here.
@@ -198,8 +197,11 @@ struct Child {
     tell([ChildPacket.ready])
     try step("streams") { () throws(SystemFault) in
       try Privileges.newSession()
-      try output.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stdout") { dup2(raw, 1) } }
-      try errors.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stderr") { dup2(raw, 2) } }
+      for (place, stream) in [(Int32(0), streams.input), (1, streams.output), (2, streams.errors)] {
+        try stream?.withRaw { (raw) throws(SystemFault) in _ = try check("dup2", "stream \(place)") { dup2(raw, place) }
+        }
+      }
+      if plan.streams.terminal { try PseudoTerminal.makeControlling(0) }
     }
     try confinement.apply()
     try awaitPacket(ChildPacket.go)
@@ -208,7 +210,9 @@ struct Child {
     // 18: by descriptor, so that what runs is what was pinned; a script by its path, which its interpreter opens again.
     try step("exec") { () throws(SystemFault) in
       let program = plan.program
-      if sources.isScript {
+      if !program.instead.isEmpty {
+        try ProgramSearch.execute(program.instead, program.environment)
+      } else if sources.isScript {
         try Privileges.execute(path: program.path, program.arguments, program.environment)
       } else {
         try sources.program.withRaw { (raw) throws(SystemFault) in

@@ -226,16 +226,26 @@ struct CommandChild {
 
   /// By its path inside, or by PATH, with the command's own rights: what the app could run itself.
   private func execute() throws(SystemFault) {
-    let environment = Self.merge(launch.program.environment, plan.environment)
-    let name = plan.arguments[0]
-    guard !name.contains("/") else {
-      return try Privileges.execute(path: name, plan.arguments, environment)
-    }
+    try ProgramSearch.execute(plan.arguments, Self.merge(launch.program.environment, plan.environment))
+  }
+
+  private static func merge(_ base: [String], _ over: [String]) -> [String] {
+    func name(_ entry: String) -> Substring { entry.prefix { $0 != "=" } }
+    let names = Set(over.map(name))
+    return base.filter { !names.contains(name($0)) } + over
+  }
+}
+
+enum ProgramSearch {
+  /// Becomes a program that is named by its path, or found in the PATH of `environment`. Returns only by throwing.
+  static func execute(_ arguments: [String], _ environment: [String]) throws(SystemFault) {
+    let name = arguments[0]
+    guard !name.contains("/") else { return try Privileges.execute(path: name, arguments, environment) }
     let path = environment.last { $0.hasPrefix("PATH=") }?.dropFirst(5) ?? "/usr/bin:/bin"
     var fault = SystemFault(call: "execve", subject: name, code: ENOENT)
     for folder in path.split(separator: ":", omittingEmptySubsequences: false) {
       do throws(SystemFault) {
-        try Privileges.execute(path: folder.isEmpty ? name : "\(folder)/\(name)", plan.arguments, environment)
+        try Privileges.execute(path: folder.isEmpty ? name : "\(folder)/\(name)", arguments, environment)
       } catch  where [ENOENT, ENOTDIR].contains(error.code) {
         continue
       } catch  where error.code == EACCES {
@@ -243,11 +253,5 @@ struct CommandChild {
       }
     }
     throw fault
-  }
-
-  private static func merge(_ base: [String], _ over: [String]) -> [String] {
-    func name(_ entry: String) -> Substring { entry.prefix { $0 != "=" } }
-    let names = Set(over.map(name))
-    return base.filter { !names.contains(name($0)) } + over
   }
 }

@@ -11,6 +11,11 @@ final class RunningChild {
   var channel: SharedDescriptor?
   var output: SharedDescriptor?
   var errors: SharedDescriptor?
+  /// Where the app's input is written: a pipe's end, or its terminal.
+  var input: SharedDescriptor?
+  /// The terminal its output is read from, and the pipe that takes it on to the log.
+  var terminal: SharedDescriptor?
+  var relay: SharedDescriptor?
   private let ending: SharedDescriptor
   private var app: Pidfd?
   private(set) var appPid: Int32 = 0
@@ -20,14 +25,16 @@ final class RunningChild {
   var startedAt: Int64?
 
   private init(
-    pid: Int32, process: consuming Pidfd, channel: SharedDescriptor, output: SharedDescriptor, errors: SharedDescriptor,
-    ending: SharedDescriptor
+    pid: Int32, process: consuming Pidfd, channel: SharedDescriptor, streams: ChildStreams, ending: SharedDescriptor
   ) {
     self.pid = pid
     self.process = process
     self.channel = channel
-    self.output = output
-    self.errors = errors
+    output = streams.readOutput
+    errors = streams.readErrors
+    input = streams.writeInput
+    terminal = streams.terminal
+    relay = streams.relay
     self.ending = ending
   }
 
@@ -37,13 +44,10 @@ final class RunningChild {
     -> RunningChild
   {
     var channel = try step("pipes") { () throws(SystemFault) in try PacketPair() }
-    var output = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
-    var errors = try step("pipes") { () throws(SystemFault) in try Pipe(size: 1 << 20, nonBlockingRead: true) }
+    let streams = try step("pipes") { () throws(SystemFault) in try ChildStreams(plan) }
     var ending = try step("pipes") { () throws(SystemFault) in try Pipe(nonBlockingRead: true) }
-    guard let ours = channel.parent.take(), let theirs = channel.child.take(), let readOutput = output.reading.take(),
-      let writeOutput = output.writing.take(), let readErrors = errors.reading.take(),
-      let writeErrors = errors.writing.take(), let readEnding = ending.reading.take(),
-      let writeEnding = ending.writing.take()
+    guard let ours = channel.parent.take(), let theirs = channel.child.take(),
+      let readEnding = ending.reading.take(), let writeEnding = ending.writing.take()
     else { throw StepFailure("pipes", reason: "made without ends", code: EBADF) }
     let folder = try step("cgroup") { () throws(SystemFault) in
       try plan.membership.folder.map { (path) throws(SystemFault) in SharedDescriptor(try Place.open(path, [])) }
@@ -61,14 +65,30 @@ final class RunningChild {
       // Our own end, still open here, would keep the shim's death from being seen.
       _ = consume ours
       Child(
-        plan: plan, sources: sources, shim: SharedDescriptor(theirs), output: SharedDescriptor(writeOutput),
-        errors: SharedDescriptor(writeErrors), ending: SharedDescriptor(writeEnding), notify: notify
+        plan: plan, sources: sources, shim: SharedDescriptor(theirs), streams: streams,
+        ending: SharedDescriptor(writeEnding), notify: notify
       ).run()
     case .parent(let pid, let process):
       return RunningChild(
-        pid: pid, process: process, channel: SharedDescriptor(ours), output: SharedDescriptor(readOutput),
-        errors: SharedDescriptor(readErrors), ending: SharedDescriptor(readEnding))
+        pid: pid, process: process, channel: SharedDescriptor(ours), streams: streams.parents(),
+        ending: SharedDescriptor(readEnding))
     }
+  }
+
+  /// Moves what the app wrote at its terminal on to where its log is drained from. False: nothing sits at it any more.
+  func readTerminal() -> Bool {
+    guard let terminal, let relay else { return false }
+    var room = [UInt8](repeating: 0, count: 65536)
+    let got = terminal.withRaw { read($0, &room, room.count) }
+    if got > 0 {
+      // The pipe holds more than this, and is emptied each time.
+      return relay.withRaw { raw in (try? writeAll(raw, room[..<got], "terminal")) != nil }
+    }
+    if got < 0, lastErrorIsTemporary() { return true }
+    // EIO: every process that had it open is gone.
+    self.terminal = nil
+    self.relay = nil
+    return false
   }
 
   func tell(_ packet: UInt8) throws(SystemFault) {

@@ -94,7 +94,7 @@ final class Shim {
   private enum Source {
     case listener
     case connection(Int)
-    case sandbox, output, errors, process, forwarder, notify
+    case sandbox, output, errors, terminal, process, forwarder, notify
     case command(Int, Commands.Wait)
   }
 
@@ -112,6 +112,7 @@ final class Shim {
       add(child.channel, .sandbox)
       add(child.output, .output)
       add(child.errors, .errors)
+      add(child.terminal, .terminal)
       child.process.withRaw { waits.append(pollfd(fd: $0, events: Int16(POLLIN), revents: 0)) }
       sources.append(.process)
     }
@@ -141,6 +142,7 @@ final class Shim {
       case .sandbox: hearSandbox()
       case .output: drain(.output)
       case .errors: drain(.error)
+      case .terminal: if child?.readTerminal() == true { drain(.output) }
       case .process: processEnded()
       case .notify: hearing?.hear(plan.identity)
       case .command: break
@@ -222,11 +224,25 @@ final class Shim {
     case .exec(let id): return beginCommand(id, packet.descriptors, connection)
     case .execGo(let id): commands.command(id, of: connection)?.go()
     case .execSignal(let id, let number): commands.command(id, of: connection)?.signal(number)
+    case .input: return giveInput(connection)
+    case .endInput: if !plan.streams.terminal { child?.input = nil }
     case .acknowledge:
       guard case .ended = state else { return false }
       forget()
     }
     return true
+  }
+
+  private func giveInput(_ connection: SharedDescriptor) -> Bool {
+    let bytes = ShimReply.input.bytes[...]
+    let given = child?.input
+    return
+      (try? connection.withRaw { (raw) throws(SystemFault) in
+        guard let given else { return try UnixSocket.send(raw, bytes, descriptors: []) }
+        return try given.withRaw { (input) throws(SystemFault) in
+          try UnixSocket.send(raw, bytes, descriptors: [input])
+        }
+      }) != nil
   }
 
   private func tell(_ connection: SharedDescriptor, _ reply: ShimReply) -> Bool {
@@ -327,6 +343,11 @@ final class Shim {
   }
 
   private func drainRest() {
+    for _ in 0..<64 {
+      guard let child, child.terminal != nil, child.readTerminal() else { break }
+      drainOnce(.output)
+      guard let terminal = child.terminal, terminal.withRaw({ Self.hasMore($0) }) else { break }
+    }
     for stream in [LogRecord.Stream.output, .error] {
       // Everyone in the app's pid namespace is dead: what is in the pipe is all there will be. Bounded, in case its other end
       // was handed to somebody who is not.
@@ -335,6 +356,11 @@ final class Shim {
         guard case .some = pipe.withRaw({ log?.drain($0, stream) ?? .end }) else { break }
       }
     }
+  }
+
+  private static func hasMore(_ raw: Int32) -> Bool {
+    var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+    return poll(&wait, 1, 0) > 0 && wait.revents & Int16(POLLIN) != 0
   }
 
   /// pid 1 has ended, and with it, says the kernel, everything else in there.

@@ -8,7 +8,7 @@ enum BlackBox {
     let client = try Session(common).connect()
     let exit = try client.ask("app.exits", .object(["app": .string(app), "run": .integer(run)]))
     if common.format == .json { return Output.line(exit.text) }
-    for line in lines(app, exit) { Output.line(line) }
+    for line in lines(app, exit, image: Advice.image(exit["policy"], client)) { Output.line(line) }
     let said = exit["output"]?.stringValue ?? ""
     let output = said.hasSuffix("\n") ? said.dropLast() : said[...]
     guard !output.isEmpty else { return Output.line("It wrote nothing.") }
@@ -19,7 +19,8 @@ enum BlackBox {
     }
   }
 
-  static func lines(_ app: String, _ exit: JSONValue) -> [String] {
+  /// `image`: what the image's config says, where it is known.
+  static func lines(_ app: String, _ exit: JSONValue, image: JSONValue? = nil) -> [String] {
     func whole(_ key: String) -> UInt64? { exit[key]?.integerValue.map { UInt64(clamping: $0) } }
     func size(_ key: String) -> String { whole(key).map { Bytes($0).readable } ?? "unknown" }
     let reason = exit["reason"]?.stringValue ?? "unknown"
@@ -61,73 +62,7 @@ enum BlackBox {
           : "Changed since run \(good), which was good: \(changed.joined(separator: ", "))."
       )
     }
-    lines += Advice.lines(exit)
+    lines += Advice.lines(exit, image: image)
     return lines
-  }
-}
-
-/// The line of a policy that would help, where what happened says so.
-enum Advice {
-  static func lines(_ exit: JSONValue) -> [String] {
-    func whole(_ key: String) -> UInt64 { exit[key]?.integerValue.map { UInt64(clamping: $0) } ?? 0 }
-    var lines: [String] = []
-    let output = (exit["output"]?.stringValue ?? "").lowercased()
-    if exit["oom"]?.boolValue == true || whole("oom_kills") > 0 {
-      let limit = whole("memory_limit")
-      let more = limit > 0 ? Bytes(limit * 2).compactText : "1g"
-      lines.append("It ran out of memory. Give it more: `mem_limit: \(more)`.")
-    }
-    if whole("pids_refused") > 0 || output.contains("resource temporarily unavailable") {
-      lines.append("It was refused more tasks. Raise `pids_limit`.")
-    }
-    for (path, rule) in denied(output) { lines.append("It may not write \(path). Give it a place: \(rule).") }
-    if output.contains("operation not permitted") || output.contains("permission denied") {
-      for (word, right) in capabilities where output.contains(word) {
-        lines.append("It asks for what needs a capability. `cap_add: [\(right)]` gives it, if it must have it.")
-        break
-      }
-    }
-    if output.contains("address already in use") {
-      lines.append("A port is taken: change `ports`, or stop what holds it.")
-    }
-    switch exit["exit_code"]?.integerValue {
-    case 126: lines.append("126 says that the program may not be executed: see its mode, and `entry`.")
-    case 127: lines.append("127 says that a program was not found: see `entry`, and PATH in `environment`.")
-    default: break
-    }
-    return lines
-  }
-
-  private static let capabilities = [
-    ("setgroups", "SETGID"), ("setgid", "SETGID"), ("setuid", "SETUID"), ("chown", "CHOWN"),
-    ("bind()", "NET_BIND_SERVICE"),
-    ("bind(", "NET_BIND_SERVICE"), ("raw socket", "NET_RAW"), ("sethostname", "SYS_ADMIN"), ("mount", "SYS_ADMIN"),
-  ]
-
-  /// Places that output names beside `read-only file system` or `permission denied`.
-  private static func denied(_ output: String) -> [(path: String, rule: String)] {
-    var found: [(String, String)] = []
-    for line in output.split(separator: "\n") {
-      guard line.contains("read-only file system") || line.contains("permission denied") else { continue }
-      let words = line.split { " \"'`:(),".contains($0) }
-      guard let path = words.first(where: { $0.hasPrefix("/") && $0.count > 1 && !$0.hasPrefix("/proc") }) else {
-        continue
-      }
-      let parts = path.split(separator: "/")
-      // A file's folder is what has to be a place.
-      let folder = "/" + parts.prefix(max(1, min(parts.count - 1, 3))).joined(separator: "/")
-      guard !found.contains(where: { $0.0 == folder }), found.count < 3 else { continue }
-      let isScratch = ["/run", "/tmp", "/var/run", "/var/tmp", "/var/cache"].contains { folder.hasPrefix($0) }
-      found.append(
-        (folder, isScratch ? "`tmpfs: [\"\(folder):size=64m\"]`" : "`volumes: [\"NAME:\(folder)\"]`, or `tmpfs`"))
-    }
-    return found
-  }
-}
-
-extension Bytes {
-  /// As a policy writes it: `64m`.
-  fileprivate var compactText: String {
-    count >= 1 << 30 && count % (1 << 30) == 0 ? "\(count >> 30)g" : "\(max(1, count >> 20))m"
   }
 }

@@ -43,16 +43,32 @@ final class CommandSession {
   private var typed: ArraySlice<UInt8> = []
   private var readsInput: Bool
   private var hasAskedToEnd = false
+  private let leaving: Leaving
+  private var keys = DetachKeys()
 
-  init(_ client: RPCClient, input: Bool, terminal: Bool) throws {
+  /// What lets go of the streams and leaves the program to itself.
+  enum Leaving {
+    /// Nothing does.
+    case never
+    /// Ctrl-P Ctrl-Q at a terminal.
+    case byKeys
+    /// That, and where there is no terminal in between, Ctrl-C.
+    case byInterrupt
+  }
+
+  /// The caller let go; what it was joined to goes on.
+  struct Detached: Error {}
+
+  init(_ client: RPCClient, input: Bool, terminal: Bool, leaving: Leaving = .never) throws {
     self.client = client
     self.terminal = terminal
+    self.leaving = leaving
     readsInput = input
     signals = Descriptor(owning: try checkShim("signalfd") { cl_terminal_signals() })
   }
 
-  /// Returns the answer of `app.exec`. `arguments` are its own without those of streams.
-  func run(_ arguments: JSONObject) throws -> JSONValue {
+  /// Returns the answer of `app.exec`, or of another method that joins streams. `arguments` are its own without those of streams.
+  func run(_ arguments: JSONObject, of method: String = "app.exec") throws -> JSONValue {
     let (ours, theirs) = try UnixSocket.pair(.packets)
     arriving = ours
     var arguments = arguments
@@ -64,7 +80,7 @@ final class CommandSession {
       arguments["rows"] = .integer(Int64(size.rows))
     }
     let call = try theirs.withRaw { raw in
-      try client.begin("app.exec", .object(arguments), descriptors: [raw])
+      try client.begin(method, .object(arguments), descriptors: [raw])
     }
     // Ours only: its end is then seen when the daemon has none.
     _ = consume theirs
@@ -78,7 +94,7 @@ final class CommandSession {
       }
       if ready.output { copyOut(&output, 1) }
       if ready.errors { copyOut(&errors, 2) }
-      if ready.typing { readInput() }
+      if ready.typing { try readInput() }
       if ready.input { writeInput() }
       guard ready.daemon else { continue }
       do {
@@ -185,6 +201,8 @@ final class CommandSession {
       case UInt32(SIGHUP):
         // The terminal is gone: the daemon hangs up on the command when we are.
         throw Failure(129, "the terminal went away")
+      // What it is joined to is not this program's to end.
+      case _ where leaving == .byInterrupt: throw Detached()
       default:
         // Asked again, or before there is a command: not waited for.
         guard !token.isEmpty, !hasAskedToEnd else { throw Failure(128 + Int32(number), "interrupted") }
@@ -227,7 +245,7 @@ final class CommandSession {
     return got
   }
 
-  private func readInput() {
+  private func readInput() throws {
     var room = [UInt8](repeating: 0, count: 65536)
     let got = read(0, &room, room.count)
     guard got > 0 else {
@@ -237,8 +255,14 @@ final class CommandSession {
       if terminal, isatty(0) == 0 { typed = [4] } else if !terminal { input = nil }
       return
     }
-    typed = room[..<got]
+    guard leaving != .never, terminal else {
+      typed = room[..<got]
+      return writeInput()
+    }
+    let (bytes, isOver) = keys.take(room[..<got])
+    typed = bytes[...]
     writeInput()
+    if isOver { throw Detached() }
   }
 
   private func writeInput() {
@@ -269,5 +293,23 @@ final class CommandSession {
       if waits[0].revents != 0 { copyOut(&output, 1) }
       if waits[1].revents != 0 { copyOut(&errors, 2) }
     }
+  }
+}
+
+/// Ctrl-P Ctrl-Q among what is typed.
+struct DetachKeys {
+  private static let keys: (first: UInt8, second: UInt8) = (16, 17)
+  private var isHalf = false
+
+  /// What is to be passed on (a Ctrl-P waits for the key after it), and whether the keys were pressed.
+  mutating func take(_ typed: some Sequence<UInt8>) -> (bytes: [UInt8], isOver: Bool) {
+    var bytes: [UInt8] = []
+    for key in typed {
+      if isHalf, key == Self.keys.second { return (bytes, true) }
+      if isHalf { bytes.append(Self.keys.first) }
+      isHalf = key == Self.keys.first
+      if !isHalf { bytes.append(key) }
+    }
+    return (bytes, false)
   }
 }

@@ -34,7 +34,7 @@ struct Supervisor: ParsableCommand {
         name: "Looking",
         subcommands: [
           List.self, Status.self, Explain.self, Logs.self, Events.self, Stats.self, Top.self, Port.self, Inspect.self,
-          Exec.self, Attach.self,
+          Exec.self, Debug.self, Attach.self,
         ]),
       CommandGroup(
         name: "Policies", subcommands: [Plan.self, PolicyGroup.self, Config.self, ImportVerb.self, ExportVerb.self]),

@@ -56,6 +56,13 @@ import Testing
     #expect(listener.receive(0.6) == nil, "one that is stuck says nothing")
     Glibc.kill(pid, SIGCONT)
     #expect(listener.receive(5) == "WATCHDOG=1")
+    Glibc.kill(pid, SIGHUP)
+    var reloading = listener.receive(5)
+    while reloading == "WATCHDOG=1" { reloading = listener.receive(5) }
+    #expect(reloading?.hasPrefix("RELOADING=1\nMONOTONIC_USEC=") == true, "\(reloading ?? "nothing")")
+    var again = listener.receive(5)
+    while again == "WATCHDOG=1" { again = listener.receive(5) }
+    #expect(again == "READY=1")
     Glibc.kill(pid, SIGTERM)
     var last: String?
     while let next = listener.receive(2) { last = next == "WATCHDOG=1" ? last : next }

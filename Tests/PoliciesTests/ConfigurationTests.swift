@@ -44,6 +44,15 @@ import Testing
     #expect(configuration.logs.maximumFiles == 2)
   }
 
+  @Test("numbers are served on loopback of either kind, and nowhere else")
+  func metrics() {
+    #expect(read("metrics: {listen: \"[::1]:9700\"}\n").configuration?.metrics == .port(address: "::1", 9700))
+    #expect(read("metrics: {listen: 127.0.0.2:9700}\n").configuration?.metrics == .port(address: "127.0.0.2", 9700))
+    for wrong in ["\"[::]:9700\"", "\"::1:9700\"", "10.0.0.1:9700", "\"[::1]:0\"", "\"[::1]\""] {
+      #expect(read("metrics: {listen: \(wrong)}\n").problems.contains { $0.severity == .error }, "\(wrong)")
+    }
+  }
+
   @Test("an unknown key is an error with line and suggestion")
   func unknown() {
     let error = read("instance: a\nprivileged_app: [x]\n").problems.first

@@ -71,7 +71,7 @@ import Testing
       "uses": "[queue/q]",
       "pipes": "{p: {from: a, to: b}}", "queues": "{q: {kind: fifo}}", "shm": "{s: {size: 1m}}",
       "stdio": "{stdin: pipe/p}",
-      "desktop": "{title: A}", "instances": "{max: 3}", "hosted": "true",
+      "desktop": "{title: A}", "hosted": "true",
     ]
     for (key, value) in lines { #expect(complaints("\(key): \(value)") == ["\(key) is not supported yet"]) }
     let known = fieldTable.filter { $0.status != .supported }.map(\.key)

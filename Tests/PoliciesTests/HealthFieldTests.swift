@@ -53,7 +53,8 @@ import Testing
       ("schedule: {cron: '@daily', timezone: ../../etc/passwd}", "name of a time zone"),
       ("schedule: {cron: '@daily', timezone: Mars/Olympus}", "not on this host"),
       ("schedule: {cron: '@daily', timezone: /etc/localtime}", "name of a time zone"),
-      ("schedule: {cron: '@daily', concurrency: allow}", "not supported yet"),
+      ("schedule: {cron: '@daily', concurrency: sometimes}", "concurrency"),
+      ("schedule: {cron: '@daily', missed: twice}", "missed"),
       ("schedule: {cron: '@daily'}\nrestart: always", "begins again when it is due"),
     ])
   func refused(_ lines: String, _ words: String) {

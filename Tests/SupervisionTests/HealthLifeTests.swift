@@ -121,7 +121,7 @@ private struct Driven {
 
   @Test("each command of pre_start runs by itself, in order, before the program")
   func preStart() throws {
-    var app = try Driven { $0.preStart = [["/a"], ["/b"]] }
+    var app = try Driven { $0.preStart = [.init(["/a"]), .init(["/b"])] }
     app.send(.want(.running), .admitted, .prepared, .created(instance))
     #expect(app.recorded("app.pre_start")?["command"] == "1 of 2, /a")
     app.send(.started(facts))
@@ -140,11 +140,11 @@ private struct Driven {
 
   @Test("a command of pre_start that fails fails the start, with the reason")
   func preStartFails() throws {
-    var app = try Driven(.no) { $0.preStart = [["/a"]] }
+    var app = try Driven(.no) { $0.preStart = [.init(["/a"])] }
     app.run()
     app.send(.exited(report(.code(3))), .cleared)
     #expect(app.life.failure == "pre_start 1 of 1, /a: exit code 3")
-    var again = try Driven { $0.preStart = [["/a"]] }
+    var again = try Driven { $0.preStart = [.init(["/a"])] }
     again.run()
     again.send(.exited(report(.signal(9))), .cleared)
     guard case .backoff = again.life.stage else { Issue.record("\(again.life.stage)"); return }
@@ -152,7 +152,7 @@ private struct Driven {
 
   @Test("a stop while a command of pre_start runs ends it, and nothing more is begun")
   func preStartStopped() throws {
-    var app = try Driven { $0.preStart = [["/a"], ["/b"]] }
+    var app = try Driven { $0.preStart = [.init(["/a"]), .init(["/b"])] }
     app.run()
     app.send(.want(.stopped))
     #expect(app.life.shouldStop)

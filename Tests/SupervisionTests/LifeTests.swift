@@ -324,14 +324,15 @@ private struct Driven {
   func everyPair() throws {
     for stage in everyStage {
       for event in everyEvent {
-        for (want, planned) in [Want.running, .stopped, .removed].flatMap({ [($0, false), ($0, true)] }) {
+        for (want, planned, debug) in everyKind {
           var life = Life(want: want)
           life.stage = stage
+          life.debug = debug
           var policy = try policy(planned ? .no : .always)
           policy.healthcheck = Healthcheck(.tcp(port: 1))
           if planned {
             policy.schedule = Schedule(cron: try Cron(parsing: "@daily"), concurrency: .replace)
-            policy.preStart = [["a"], ["b"]]
+            policy.preStart = [.init(["a"]), .init(["b"])]
             life.preStart = stage == .preStarting(instance, facts) ? 0 : nil
           }
           let effects = life.handle(event, policy, now: WallTime(nanoseconds: 0), chance: 0.5)
@@ -343,6 +344,14 @@ private struct Driven {
             #expect(effects.contains(.forget), "\(stage) × \(event)")
           }
         }
+      }
+    }
+  }
+
+  private var everyKind: [(Want, planned: Bool, debug: Life.Debugging?)] {
+    [Want.running, .stopped, .removed].flatMap { want in
+      [false, true].flatMap { planned in
+        [nil, Life.Debugging(rests: false), Life.Debugging(isHere: true, rests: true)].map { (want, planned, $0) }
       }
     }
   }
@@ -367,6 +376,7 @@ private struct Driven {
       .exited(report(.code(0))), .cleared, .clearFailed(HostFailure(.failed, "f")), .clearAgain, .backoffOver,
       .giveUp("x"),
       .renew,
+      .debug(true), .debug(false), .stepTimeOver,
     ]
   }
 }

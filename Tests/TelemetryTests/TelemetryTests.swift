@@ -96,6 +96,9 @@ import Testing
       let led = try Self.ask(path, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
       let own = try Self.ask(path, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:9700\r\n\r\n")
       #expect(led.hasPrefix("HTTP/1.1 421 ") && own.hasPrefix("HTTP/1.1 200 "))
+      let six = try Self.ask(path, "GET /metrics HTTP/1.1\r\nHost: [::1]:9700\r\n\r\n")
+      let near = try Self.ask(path, "GET /metrics HTTP/1.1\r\nHost: [::1].evil.example\r\n\r\n")
+      #expect(six.hasPrefix("HTTP/1.1 200 ") && near.hasPrefix("HTTP/1.1 421 "))
     }
   }
 

@@ -169,29 +169,3 @@ struct Build_: ImageWork {
       ]), "built \(tag)", passing: Environment.absolute(folder, in: session.currentFolder))
   }
 }
-
-struct Prune: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "prune", abstract: "Remove images that nothing uses.")
-  @OptionGroup var common: Common
-  @Flag(name: [.customShort("y"), .long], help: "Do not ask.") var yes = false
-
-  func run() throws {
-    if !yes {
-      guard isatty(0) == 1 else {
-        throw Failure(
-          2, "this removes every image without a name that no container uses",
-          hint: "add -y to do it without being asked")
-      }
-      Output.rawError("Remove every image without a name that no container uses? [y/N] ")
-      guard let answer = readLine(), ["y", "yes"].contains(answer.lowercased()) else {
-        throw Failure(1, "nothing was done")
-      }
-    }
-    let answer = try Session(common).connect().ask("image.prune")
-    if common.format == .json {
-      Output.line(answer.text)
-    } else {
-      Output.line("\((answer["removed"]?.arrayValue ?? []).count) removed")
-    }
-  }
-}

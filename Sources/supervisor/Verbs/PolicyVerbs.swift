@@ -195,9 +195,14 @@ struct Explain: ParsableCommand {
     if ["failed", "backoff", "exited"].contains(app["state"]?.stringValue ?? "") {
       // best effort: what cannot be had is left out of an explanation.
       let exit = try? client.ask("app.exits", .object(["app": .string(subject), "run": -1]))
-      let advice = exit.map { Advice.lines($0) } ?? []
+      let advice = exit.map { Advice.lines($0, image: Advice.image($0["policy"], client)) } ?? []
       words.insert(contentsOf: advice.filter { line in !words.contains(line) }, at: min(1, words.count))
       if exit != nil { words.append("`supervisor explain \(subject) --exit -1` says more of its end.") }
+    }
+    if app["state"] == "running", app["health"]?.stringValue.map({ $0 != "healthy" }) ?? false || app["ready"] == false
+    {
+      words.insert(
+        contentsOf: advice(of: app, client).filter { line in !words.contains(line) }, at: min(1, words.count))
     }
     if common.format == .json {
       Output.line(
@@ -207,6 +212,18 @@ struct Explain: ParsableCommand {
     } else {
       for line in words { Output.line(line) }
     }
+  }
+
+  /// What the last lines of one that runs and does not work say. Best effort.
+  private func advice(of app: JSONValue, _ client: RPCClient) -> [String] {
+    var output = ""
+    let query = JSONValue.object(["apps": .array([.string(subject)]), "tail": 60])
+    _ = try? client.call("app.logs", query) { output += $0["text"]?.stringValue ?? "" }
+    var run = JSONObject()
+    run["output"] = .string(output)
+    run["policy"] = app["policy"]
+    run["runtime"] = app["runtime"]
+    return Advice.lines(.object(run), image: Advice.image(app["policy"], client))
   }
 
   private func recent(_ client: RPCClient) throws -> [JSONValue] {

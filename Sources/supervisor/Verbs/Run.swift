@@ -17,7 +17,11 @@ struct Run: ParsableCommand {
       output is printed; Ctrl-C stops it, twice kills it. At the end a line on standard error says the time, CPU and memory \
       it took.
 
+      -i passes standard input on, -t gives it a terminal; Ctrl-P Ctrl-Q then lets go of it and leaves it running, for \
+      `supervisor attach` to come back to.
+
         supervisor run --rm debian:12 uname -a
+        supervisor run --rm -it debian:12 bash
         supervisor run --rm -e DAYS=7 ./policies/report.yaml
         supervisor run --timeout 10m backup
 
@@ -27,6 +31,10 @@ struct Run: ParsableCommand {
   @OptionGroup var common: Common
   @Flag(help: "Forget it at the end, with its data and its log.")
   var rm = false
+  @Flag(name: [.customShort("i"), .long], help: "Pass standard input on.")
+  var interactive = false
+  @Flag(name: [.customShort("t"), .long], help: "Give it a terminal.")
+  var tty = false
   @Option(
     name: [.customShort("e"), .long],
     help: ArgumentHelp("A variable; NAME alone takes its value from here.", valueName: "name=value"))
@@ -45,13 +53,17 @@ struct Run: ParsableCommand {
   var command: [String] = []
 
   func run() throws {
+    if tty, interactive, isatty(0) == 0 {
+      throw ValidationError("-t needs a terminal on standard input; leave it out to pipe")
+    }
     let session = try Session(common)
     if let timeout, Duration(parsing: timeout) == nil {
       throw ValidationError("--timeout '\(timeout)' is not a duration such as 30s")
     }
     let client = try session.connectStarting(engine: engine)
     let policy = try OneRun.policy(self, client, session)
-    let code = try OneRun(session, policy.id, common, quiet: quiet).run(client, policy.file, removing: rm)
+    let one = OneRun(session, policy.id, common, quiet: quiet, origin: policy.origin)
+    let code = try one.run(client, policy.file, removing: rm, joining: interactive || tty ? (interactive, tty) : nil)
     if code != 0 { throw ExitCode(code) }
   }
 }
@@ -62,8 +74,10 @@ struct OneRun {
   private let id: String
   private let common: Common
   private let quiet: Bool
+  private let origin: String
 
-  init(_ session: Session, _ id: String, _ common: Common, quiet: Bool) {
+  init(_ session: Session, _ id: String, _ common: Common, quiet: Bool, origin: String) {
+    self.origin = origin
     self.session = session
     self.id = id
     self.common = common
@@ -72,15 +86,20 @@ struct OneRun {
 
   // MARK: Its policy
 
-  /// A policy of its own, as a file for `app.up`.
-  static func policy(_ verb: Run, _ client: RPCClient, _ session: Session) throws -> (id: String, file: JSONValue) {
+  /// A policy of its own, as a file for `app.up`. Runs of a template are counted by where they come from.
+  static func policy(_ verb: Run, _ client: RPCClient, _ session: Session) throws -> (
+    id: String, file: JSONValue, origin: String
+  ) {
     var (document, folder, base) = try document(verb.subject, client, session)
     let id = verb.name ?? name(base)
     guard AppID(id) != nil else { throw ValidationError("'\(id)' is not a name: a-z, 0-9, - and _, at most 63") }
+    let isTemplate = document["template"]?.boolValue == true
     for key in [
-      "ports", "depends_on", "healthcheck", "ready", "schedule", "restart_policy", "template", "instances", "profiles",
-      "hostname", "x-folder",
-    ] { document[key] = nil }
+      "ports", "depends_on", "healthcheck", "ready", "schedule", "restart_policy", "template", "profiles", "hostname",
+      "x-folder",
+    ] + (isTemplate ? [] : ["instances"]) { document[key] = nil }
+    if verb.interactive { document["stdin_open"] = true }
+    if verb.tty { document["tty"] = true }
     document["id"] = .string(id)
     document["restart"] = "no"
     let words = verb.command.first == "--" ? Array(verb.command.dropFirst()) : verb.command
@@ -93,13 +112,16 @@ struct OneRun {
       guard let value = parts.count > 1 ? parts[1] : session.environment[name] else { continue }
       variables[name] = .string(plain(value))
     }
+    if verb.tty, variables["TERM"] == nil, let kind = session.environment["TERM"], !kind.isEmpty {
+      variables["TERM"] = .string(plain(kind))
+    }
     if !variables.isEmpty { document["environment"] = .object(variables) }
     let text = JSONValue.object(document).text
     let file = JSONValue.object([
       "path": .string("\(folder)/run of \(base)"), "folder": .string(folder), "stack": "run",
       "base64": .string(Base64.encode(Array(text.utf8))),
     ])
-    return (id, file)
+    return (id, file, isTemplate ? "run:\(base)" : "run")
   }
 
   private static func document(_ subject: String, _ client: RPCClient, _ session: Session) throws -> (
@@ -154,25 +176,62 @@ struct OneRun {
 
   // MARK: Its run
 
-  func run(_ client: RPCClient, _ file: JSONValue, removing: Bool) throws -> Int32 {
-    let interrupt = try Interrupt()
+  /// `joining`: with whose input, and whether at a terminal; nil: its output is read from its log.
+  func run(_ client: RPCClient, _ file: JSONValue, removing: Bool, joining: (input: Bool, terminal: Bool)?) throws
+    -> Int32
+  {
     let names = JSONValue.array([.string(id)])
-    _ = try client.ask(
-      "app.up",
-      .object(["files": .array([file]), "origin": .string("run"), "environment": .object([:]), "no_deps": true]))
+    do {
+      _ = try client.ask(
+        "app.up",
+        .object([
+          "files": .array([file]), "origin": .string(origin), "environment": .object([:]), "no_deps": true,
+          "at_rest": .bool(joining != nil),
+        ]))
+    } catch let failure as Failure where failure.code == 1 {
+      throw Failure(125, failure.message, hint: failure.hint, name: failure.name)
+    }
+    var isLeft = false
     defer {
-      if removing {
+      if removing, !isLeft {
         // best effort: what stays is seen in `ps -a`.
         _ = try? session.connect().call("app.down", .object(["apps": names, "data": true]))
       }
     }
-    try refuseHopeless(names)
-    try follow(names, interrupt)
+    if let joining {
+      do { try join(names, client, joining) } catch is CommandSession.Detached {
+        isLeft = true
+        Output.error("")
+        Output.error("left \(id) running: `supervisor attach \(id)` comes back to it, `supervisor stop \(id)` ends it")
+        return 0
+      }
+    } else {
+      try refuseHopeless(names)
+    }
+    try follow(names, try Interrupt(), prints: joining == nil)
     let row = try session.connect().ask("app.list", .object(["apps": names]))["apps"]?.arrayValue?.first ?? .null
     // best effort: the bill is not the run.
     let exit = try? session.connect().ask("app.exits", .object(["app": .string(id), "run": -1]))
     if !quiet { bill(exit) }
     return try code(row)
+  }
+
+  /// At its streams from its first instruction to its end.
+  private func join(_ names: JSONValue, _ client: RPCClient, _ joining: (input: Bool, terminal: Bool)) throws {
+    let streams = try CommandSession(
+      client, input: joining.input, terminal: joining.terminal, leaving: .byKeys)
+    var arguments = JSONObject()
+    arguments["app"] = .string(id)
+    arguments["start"] = true
+    arguments["ends_input"] = .bool(!joining.terminal)
+    do { _ = try streams.run(arguments, of: "app.attach") } catch let failure as Failure {
+      // It did not come to run, which its state says better; or the caller is in a hurry.
+      if failure.code > 128, failure.code != 129 {
+        _ = try? session.connect().call("app.stop", .object(["apps": names, "grace_ms": 1000]))
+      } else if failure.code == 129 || failure.name == "unreachable" {
+        throw failure
+      }
+    }
   }
 
   /// What waits for its turn is waited for; what waits for an engine nobody has is not.
@@ -190,13 +249,13 @@ struct OneRun {
   }
 
   /// Prints what it writes until it is over.
-  private func follow(_ names: JSONValue, _ interrupt: Interrupt) throws {
+  private func follow(_ names: JSONValue, _ interrupt: Interrupt, prints: Bool) throws {
     let printer = LogPrinter(prefixed: false, timestamps: false, json: common.format == .json)
     var asked = 0
     var hasPrinted = false
     while true {
       do {
-        if asked == 0 {
+        if asked == 0, prints {
           _ = try session.connect().ask(
             "app.logs", .object(["apps": names, "follow": true]), interrupt: interrupt.raw
           ) { item in
@@ -219,7 +278,7 @@ struct OneRun {
     }
     printer.finish()
     // One that was over before anybody could listen has its output all the same.
-    guard !hasPrinted else { return }
+    guard !hasPrinted, prints else { return }
     // best effort: it may have written nothing.
     _ = try? session.connect().call("app.logs", .object(["apps": names, "run": -1])) { printer.take($0) }
     printer.finish()
@@ -247,32 +306,5 @@ struct OneRun {
       Style.dim.on(
         "\(id): \(seconds(time)), CPU \(seconds(exit["cpu_seconds"]?.numberValue)), memory at most \(peak), \(exit["reason"]?.stringValue ?? "")",
         Output.errorStyle))
-  }
-}
-
-/// `supervisor attach`
-struct Attach: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "attach", abstract: "Show what an app writes from now on.",
-    discussion: """
-      Ctrl-C leaves it running. An app has no standard input to be attached to: what reads it gets its end at once, in a \
-      container as in a sandbox. To type into an app, run a command in it: `supervisor exec -it APP sh`.
-      """)
-  @OptionGroup var common: Common
-  @Argument(help: "The app.")
-  var app: String
-
-  func run() throws {
-    let client = try Session(common).connect()
-    let row = try client.ask("app.list", .object(["apps": .array([.string(app)])]))["apps"]?.arrayValue?.first ?? .null
-    guard row["pid"]?.isNull == false else { throw Failure(7, "\(app) is not running") }
-    let printer = LogPrinter(prefixed: false, timestamps: false, json: common.format == .json)
-    let interrupt = try Interrupt()
-    do {
-      _ = try client.ask(
-        "app.logs", .object(["apps": .array([.string(app)]), "follow": true, "tail": 0]), interrupt: interrupt.raw
-      ) { printer.take($0) }
-    } catch is Interrupt.Caught {}
-    printer.finish()
   }
 }
