@@ -33,7 +33,7 @@ struct AwayTests {
       let why = try await host.told.wait { if case .unavailable(let why) = $0 { why } else { nil } }
       #expect(!why.isEmpty)
       await expectFailure(.unavailable) { _ = try await host.host.prepare(killed.launch.policy) { _ in } }
-      await expectFailure(.unavailable) { try await host.host.signal(stays.instance, 15) }
+      await expectFailure(.unavailable) { try await host.host.setPaused(stays.instance, true) }
       // The engine cannot do it; the kernel can.
       try await host.host.kill(killed.instance)
       try await soon("it is dead") { kill(killed.facts.pid, 0) != 0 }

@@ -56,7 +56,7 @@ enum PublicImages {
       ],
       missing: [
         ("CHOWN", "CHOWN"), ("SETGID", "SETGID"), ("SETUID", "SETUID"), ("'/var/lib/nginx:size=16m'", "/var/lib/nginx"),
-        ("'/var/log/nginx:size=4m'", "`tmpfs: [\"/var/log/nginx:size="), ("'/run:size=1m'", "`tmpfs: [\"/run:size="),
+        ("'/run:size=1m'", "`tmpfs: [\"/run:size="),
       ]),
   ]
 
@@ -81,7 +81,9 @@ enum PublicImages {
       }
       for kind in Self.kinds {
         var expected: [(id: String, said: String)] = []
-        for (place, entry) in kind.missing.enumerated() {
+        // Podman gives a new volume to whoever the app is, so PostgreSQL does without root there.
+        let missing = kind.missing.filter { rig == .docker || kind.name != "postgres" || $0.line != "user" }
+        for (place, entry) in missing.enumerated() {
           let id = "\(kind.name)-\(place)"
           try instance.write(id, Self.policy(kind, id, without: entry.line))
           expected.append((id, entry.said))

@@ -285,8 +285,10 @@ struct Explanation {
         "It used all of its \(app["memory_limit"]?.integerValue.map { Bytes(UInt64($0)).readable } ?? "memory"): raise `mem_limit`, or make it need less."
       )
     }
-    if why.contains("port"), why.contains("use") {
+    if why.contains("in use") || why.contains("already allocated") {
       lines.append("Another program holds the port: change `ports`, or stop that program.")
+    } else if why.contains("port "), why.contains("Connection refused") {
+      lines.append("Nothing listens there inside the app: does it use another port, or an address of its own?")
     }
     let wants = ["failed", "backoff", "exited"].contains(app["state"]?.stringValue ?? "")
     if wants {
