@@ -244,7 +244,12 @@ struct Explanation {
     switch app["state"]?.stringValue {
     case "running":
       lines.append("\(name) runs: \(app["status"]?.stringValue ?? "").")
-      if !reason.isEmpty { lines.append("It is \(reason).") }
+      // A clause of its own, or what follows "it is".
+      if reason.hasPrefix("the ") {
+        lines.append("But \(reason).")
+      } else if !reason.isEmpty {
+        lines.append("It is \(reason).")
+      }
       if let said = app["said"]?.stringValue { lines.append("It says: \(said).") }
     case "starting":
       let step = app["pre_start"]?.stringValue.map { ": the command \($0) of pre_start runs" } ?? ""
