@@ -15,8 +15,8 @@ package struct FilterFault: Error, Sendable, CustomStringConvertible {
 /// Compiles profiles.
 ///
 /// The kernel compiles what is loaded once more, for each process, at a cost by the instruction: about 2 µs each on a machine of
-/// 2026. A tree over ranges of numbers that are answered alike has a sixth of the instructions that libseccomp's tree over single
-/// numbers has, and an app loads two.
+/// 2026. A tree over ranges of numbers that are answered alike has far fewer instructions than libseccomp's tree over single numbers,
+/// and an app loads two.
 package enum FilterProgram {
   /// The program as an array of `struct sock_filter`. What the profile does not name gets EPERM, a number newer than the newest
   /// known ENOSYS (C libraries fall back to an older call on that alone), and a call of another architecture (int 0x80, x32)
