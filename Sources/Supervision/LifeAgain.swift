@@ -105,6 +105,12 @@ extension Life {
       forgive()
       stage = .waiting("its turn")
       return [.record("app.due", [:]), .armSchedule]
+    // The last run has ended: the next begins once nothing is left of it.
+    case .clearing where preStart == nil && pendingFailure == nil:
+      forgive()
+      sequel = .byRule
+      replacing = true
+      return [.record("app.due", [:]), .armSchedule]
     case .waiting, .preparing, .creating, .starting, .preStarting, .running, .stopping, .killing, .clearing, .backoff:
       if schedule.concurrency == .allow { return [.armSchedule, .runBeside] }
       let isReplaced = schedule.concurrency == .replace

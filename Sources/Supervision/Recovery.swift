@@ -70,7 +70,9 @@ extension Supervisor {
     for (id, time) in due { apps[id]?.dueStored = time }
     armExpiry()
     startWanted()
-    for (id, time) in due { tellMissed(id, since: time) }
+    for (id, time) in due {
+      if apps[id]?.unadopted == nil { tellMissed(id, since: time) } else { apps[id]?.missedSince = time }
+    }
   }
 
   /// The generations that an earlier daemon left of one app. Exactly one is what the app is.
@@ -279,6 +281,10 @@ extension Supervisor {
       record.life.replacing = true
       self[seat] = record
       send(.created(left), to: seat)
+    }
+    if let time = self[seat]?.missedSince {
+      self[seat]?.missedSince = nil
+      tellMissed(seat.app, since: time)
     }
   }
 

@@ -73,6 +73,8 @@ struct AppRecord {
   var alarm: Task<Void, Never>?
   /// When the next run is due, as it is stored.
   var dueStored: WallTime?
+  /// Runs may have been missed since; told once what the earlier daemon left is taken over.
+  var missedSince: WallTime?
   /// Who wants to be there from the next run's first instruction on.
   var visitors: [Visitor] = []
   /// Who debugs it.

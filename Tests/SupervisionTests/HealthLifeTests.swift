@@ -230,6 +230,20 @@ private struct Driven {
     #expect(replace.isWaiting)
   }
 
+  @Test("a run that is due while the last one is being cleared away begins after it")
+  func dueWhileClearing() throws {
+    var app = try planned()
+    app.send(.want(.running), .due)
+    app.go()
+    app.send(.exited(report(.code(0))), .due)
+    #expect(app.recorded("app.due")?["skipped"] == nil && app.effects.contains(.armSchedule))
+    app.send(.cleared)
+    #expect(app.isWaiting)
+    app.go()
+    app.send(.exited(report(.code(0))), .cleared)
+    #expect(app.life.stage == .scheduled(until: nil))
+  }
+
   @Test("stopped means that no run begins any more, removed that it is forgotten")
   func ends() throws {
     var app = try planned()
