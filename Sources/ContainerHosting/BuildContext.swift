@@ -8,6 +8,7 @@ package enum ContextProblem: Error, CustomStringConvertible {
   case unreadable(SystemFault)
   case noDockerfile(String, folder: String)
   case tooManyFiles(String)
+  case tooLarge(String)
 
   package var description: String {
     switch self {
@@ -15,6 +16,8 @@ package enum ContextProblem: Error, CustomStringConvertible {
     case .noDockerfile(let name, let folder): "there is no \(name) in the build context \(folder)"
     case .tooManyFiles(let folder):
       "the build context \(folder) has more than \(BuildContext.most) files: exclude some in .dockerignore"
+    case .tooLarge(let folder):
+      "the files of the build context \(folder) have more than \(BuildContext.largest >> 30) GiB: exclude some in .dockerignore"
     }
   }
 }
@@ -23,6 +26,8 @@ package enum ContextProblem: Error, CustomStringConvertible {
 /// devices and FIFOs are left out; owners and times are not kept, so that the same content gives the same layers.
 package struct BuildContext {
   static let most = 200_000
+  /// Bytes of all files together: the engine writes them to its disk before it looks at any.
+  static let largest: UInt64 = 16 << 30
   static let block = 512
 
   private struct Item {
@@ -34,6 +39,7 @@ package struct BuildContext {
 
   private let root: SharedFolder
   private var items: [Item] = []
+  private var bytes: UInt64 = 0
   private let ignore: IgnoreList
 
   /// The folder, held open: what is read later is below what was looked through.
@@ -78,6 +84,8 @@ package struct BuildContext {
       try context.collect("", root.folder)
     } catch  where error.code == E2BIG {
       throw .tooManyFiles(folder)
+    } catch  where error.code == EFBIG {
+      throw .tooLarge(folder)
     } catch {
       throw .unreadable(error)
     }
@@ -125,6 +133,8 @@ package struct BuildContext {
         if !ignored { items.append(Item(path: path, mode: mode, kind: .folder)) }
         try collect(path, folder.folder(name))
       case S_IFREG where !ignored:
+        bytes += UInt64(max(0, status.st_size))
+        guard bytes <= Self.largest else { throw SystemFault(call: "collect", subject: root.folder.path, code: EFBIG) }
         items.append(Item(path: path, mode: mode, kind: .file(size: UInt64(status.st_size))))
       case S_IFLNK where !ignored:
         items.append(Item(path: path, mode: 0o777, kind: .link(try Self.readLink(folder, name))))

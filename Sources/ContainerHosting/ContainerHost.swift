@@ -144,7 +144,14 @@ package final class ContainerHost: AppHost {
   }
 
   /// Where one container's sources are made visible while it is being started.
-  func pins(_ app: AppID, _ generation: UInt64) -> String { "\(settings.layout.run)/binds/\(app).\(generation)" }
+  func pins(_ app: AppID, _ generation: UInt64) -> String { "\(bindsFolder)/\(app).\(generation)" }
+  var bindsFolder: String { "\(settings.layout.run)/binds" }
+
+  /// Takes away what was made visible for one container.
+  func unpin(_ policy: Policy, _ generation: UInt64) async {
+    let binds = policy.mounts.contains { if case .bind = $0.kind { true } else { false } }
+    if binds { await files.unpin(pins(policy.id, generation)) }
+  }
 
   func refuseShortfalls(_ policy: Policy, _ shortfalls: [Shortfall]) throws(HostFailure) {
     guard policy.enforcement == .strict, let first = shortfalls.first else { return }
@@ -169,9 +176,16 @@ package final class ContainerHost: AppHost {
     let names = try await networks.acquire(policy, holder: name, engine)
     var container: String?
     do throws(HostFailure) {
-      let recipe = try await recipe(launch, engine, names.first)
-      try await files.prepare(recipe.table)
-      if policy.loader != nil { try await files.checkPins(recipe.table, socket: settings.endpoint.socket) }
+      var recipe = try await recipe(launch, engine, names.first)
+      let pins = recipe.table.hasPins ? self.pins(policy.id, launch.generation) : nil
+      try await files.prepare(recipe.table, pins: pins)
+      if let pins,
+        try await !files.pinsAreSeen(
+          recipe.table, socket: settings.endpoint.socket, isRoots: policy.loader == nil)
+      {
+        await files.unpin(pins)
+        recipe.table = try mounts(policy, uidBase: recipe.uidBase)
+      }
       try await listen(
         launch,
         to: Instance(
@@ -196,7 +210,7 @@ package final class ContainerHost: AppHost {
         instance, launch, .created, memory: OutOfMemoryWatch(cgroup(instance, recipe.facts)))
       return instance
     } catch {
-      if policy.loader != nil { await files.unpin(pins(policy.id, launch.generation)) }
+      await unpin(policy, launch.generation)
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)
@@ -255,7 +269,9 @@ package final class ContainerHost: AppHost {
     let uidBase = seen(launch.uidBase, facts)
     var recipe = Recipe(
       settings: settings, facts: facts, launch: launch, uidBase: uidBase, image: image,
-      table: try mounts(launch.policy, uidBase: uidBase, pins: pins(launch.policy.id, launch.generation)),
+      // Only root can mount; without it the engine is the same user's, and whatever it opens is hers.
+      table: try mounts(
+        launch.policy, uidBase: uidBase, pins: getuid() == 0 ? pins(launch.policy.id, launch.generation) : nil),
       network: network,
       cgroupParent: facts.cgroupDriver == "systemd"
         ? slice(launch.policy.id, launch.ownGroup) : cgroup(launch.policy.id, launch.ownGroup, facts).path)

@@ -19,7 +19,7 @@ extension ContainerHost {
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
       }
       let run = try await attest(instance, launch, engine)
-      if launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
+      await unpin(launch.policy, instance.generation)
       if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
@@ -268,7 +268,7 @@ extension ContainerHost {
         guard case .notFound = error else { throw HostFailure(error) }
       }
     }
-    if entry?.launch.policy.loader != nil { await files.unpin(pins(instance.app, instance.generation)) }
+    if let entry { await unpin(entry.launch.policy, instance.generation) }
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
       let name = settings.containerName(instance.app, instance.generation)

@@ -8,28 +8,35 @@ internal import Scheduling
 actor FileWork {
   private nonisolated let loop: EventLoop
   nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+  /// Folders in which this daemon pinned something that is still to be used.
+  private var pinned: Set<String> = []
 
   init() throws(SystemFault) { loop = try EventLoop(name: "container-files") }
 
   deinit { loop.stop() }
 
-  func prepare(_ table: MountTable) throws(HostFailure) {
+  /// `pins`: where its sources are pinned.
+  func prepare(_ table: MountTable, pins: String? = nil) throws(HostFailure) {
+    if let pins { pinned.insert(pins) }
     do throws(MountProblem) { try table.prepareSources() } catch { throw HostFailure(error) }
   }
 
-  /// Whether the engine behind `socket` sees what was pinned; it would give the container empty folders otherwise.
-  func checkPins(_ table: MountTable, socket: String) throws(HostFailure) {
+  /// Whether the engine behind `socket` sees what was pinned; it would give the container empty folders otherwise. One that does not
+  /// can only be trusted with paths, and so only with those that root's own policies name.
+  func pinsAreSeen(_ table: MountTable, socket: String, isRoots: Bool) throws(HostFailure) -> Bool {
     let pid: Int32
     do throws(SystemFault) {
       let connection = try UnixSocket.connect(socket)
       pid = try connection.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw).pid }
     } catch { throw HostFailure(.unavailable, "the engine cannot be reached: \(error)") }
-    guard table.pinsAreSeen(by: pid) else {
+    if table.pinsAreSeen(by: pid) { return true }
+    guard isRoots else {
       throw HostFailure(
         .refused,
         "the engine does not see what the supervisor mounts, so another user's folders cannot be given to a container",
         hint: "Run both in one mount namespace, or let root load the policy")
     }
+    return false
   }
 
   /// Tells systemd the limits of a group that is its.
@@ -52,7 +59,15 @@ actor FileWork {
     try? group.slice?.release()
   }
 
-  func unpin(_ folder: String) { MountTable.unpinAll(folder) }
+  func unpin(_ folder: String) {
+    MountTable.unpinAll(folder)
+    pinned.remove(folder)
+  }
+
+  /// Takes away what an earlier daemon pinned in the folders of `place`, but for those in `keeping`.
+  func unpinOthers(in place: String, keeping: Set<String>) {
+    MountTable.unpinAll(in: place, keeping: pinned.union(keeping))
+  }
 
   func usages(_ all: [(Instance, AppCgroup, Int32)], details: Bool) -> [Instance: Usage] {
     var usages: [Instance: Usage] = [:]

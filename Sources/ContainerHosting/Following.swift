@@ -193,6 +193,10 @@ extension ContainerHost {
       removed.append(summary.names.first ?? summary.id)
     }
     await networks.sweep(engine)
+    let waiting = found.compactMap { instance, adoption in
+      if case .created = adoption { pins(instance.app, instance.generation) } else { nil }
+    }
+    await files.unpinOthers(in: bindsFolder, keeping: Set(waiting))
     return (found, removed)
   }
 

@@ -42,7 +42,12 @@ extension ControlService {
   func resolve(_ names: [String]) async throws(RPCFailure) -> [AppID] {
     let known = await visible()
     var ids: [AppID] = []
-    for name in names {
+    var asked: Set<String> = []
+    for name in names where asked.insert(name).inserted {
+      guard asked.count <= Self.mostNames else {
+        throw RPCFailure(
+          .invalidParameters, "a call names at most \(Self.mostNames) apps and stacks", hint: "name stacks, as @STACK")
+      }
       var found: [AppID]
       if name.hasPrefix("@") {
         found = known.filter { $0.stack == name.dropFirst() }.map(\.id)
@@ -65,6 +70,9 @@ extension ControlService {
     }
     return ids
   }
+
+  /// Names in one call: each is looked for among all apps.
+  private static let mostNames = 4096
 
   private func nearest(_ name: String, _ names: [String]) -> String {
     let close = names.first { $0.hasPrefix(name) || name.hasPrefix($0) }

@@ -105,6 +105,9 @@ func checkOwned(_ policy: Policy, _ access: Access) throws(RPCFailure) {
   if policy.network.mode == .host { throw needsAdmin("network_mode: host") }
   if !policy.capabilities.add.isEmpty { throw needsAdmin("cap_add") }
   if policy.securityOptions.contains(where: { $0 != "no-new-privileges=true" }) { throw needsAdmin("security_opt") }
+  // A container's groups are the host's: with a folder that she may list, they would read there what she may not.
+  let strange = policy.supplementaryGroups.filter { $0 != access.peer.gid && !access.peer.groups.contains($0) }
+  if policy.runtime == .container, let group = strange.first { throw needsAdmin("group_add: \(group), not one of hers,") }
   if policy.enforcement == .degrade { throw needsAdmin("enforcement: degrade") }
   let reads = policy.mounts.contains { if case .bind = $0.kind { true } else { false } }
   if reads, policy.runtime == .container, policy.user != .auto {

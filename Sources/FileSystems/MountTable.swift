@@ -76,6 +76,8 @@ package struct MountTable: Sendable, Equatable {
   let rootfs: String?
   /// With whose rights sources that the policy names are opened; nil: the daemon's.
   let loader: Policy.Loader?
+  /// Pinned sources keep what set-uid bits and device files in them mean.
+  let keepsFileRights: Bool
 
   /// A host path no app may reach by a mount.
   struct Forbidden: Sendable, Equatable {
@@ -83,8 +85,8 @@ package struct MountTable: Sendable, Equatable {
     var because: String
   }
 
-  /// Builds and checks the table; touches no file. `pins`: where sources of a policy that somebody else loaded are made visible, for
-  /// a runtime that opens them by path and with its own rights. `engineSockets` are refused as sources beside the well-known ones.
+  /// Builds and checks the table; touches no file. `pins`: where sources that the policy names are made visible, for a runtime that
+  /// opens them by path, some time after they were looked at, and with its own rights. `engineSockets` are refused as sources beside the well-known ones.
   package init(
     _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = [], pins: String? = nil
   ) throws(MountProblem) {
@@ -92,6 +94,7 @@ package struct MountTable: Sendable, Equatable {
     forbidden = Self.forbidden(layout, engineSockets)
     rootfs = policy.runtime == .container ? nil : policy.rootfs
     loader = policy.loader
+    keepsFileRights = policy.preset == .privileged && policy.loader == nil
     entries = []
     let owner = Self.owner(policy, uidBase)
     for mount in policy.mounts {
@@ -100,7 +103,7 @@ package struct MountTable: Sendable, Equatable {
     addDefaults(policy, owner)
     try checkTargets()
     for case .path(let source) in entries.filter({ $0.making == nil }).map(\.source) { try checkSource(source) }
-    if loader != nil, let pins { pinSources(below: pins) }
+    if let pins { pinSources(below: pins) }
   }
 
   /// Who owns what is made for an app: nil is root, for an image that says itself who it is.

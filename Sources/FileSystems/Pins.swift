@@ -1,9 +1,9 @@
 internal import Glibc
 internal import Linux
 
-/// Sources of a policy that somebody else than root loaded, for an engine that opens paths by itself and as root: each is opened
-/// with her rights, and what was opened is mounted at a place in our own folder. She can change what her path leads to, but not
-/// what is mounted there.
+/// Sources that a policy names, for an engine that opens paths by itself, later and as root: each is opened with the rights of who
+/// loaded the policy, and what was looked at is mounted at a place in our own folder. Whoever can write on the way can change what the
+/// path leads to, but not what is mounted there.
 extension MountTable {
   /// Gives each source that the policy names a place below `folder`.
   mutating func pinSources(below folder: String) {
@@ -30,7 +30,7 @@ extension MountTable {
           try Place.makeFile(name, in: raw, mode: 0o600, [])
         }
         let target = try Place.open(name, in: raw, [.beneath, .noLinks], noFollow: true)
-        try DetachedMount(copying: place, [.noSetuid, .noDevices], path).attach(to: target, path)
+        try DetachedMount(copying: place, keepsFileRights ? [] : [.noSetuid, .noDevices], path).attach(to: target, path)
       }
     } catch { throw .notMade(path, reason: error.description) }
   }
@@ -46,12 +46,22 @@ extension MountTable {
     }
   }
 
+  /// Whether any source is pinned.
+  package var hasPins: Bool { entries.contains { $0.named != nil } }
+
   /// Takes away all that is pinned below `folder`: a container that was started keeps its own mounts.
   package static func unpinAll(_ folder: String) {
     // best effort: there is none, or nothing was pinned.
     guard let names = try? Folder(opening: folder).names() else { return }
     for name in names { unpin("\(folder)/\(name)") }
     rmdir(folder)
+  }
+
+  /// The same for every folder in `place` but those in `keeping`: what a daemon left that was killed on the way.
+  package static func unpinAll(in place: String, keeping: Set<String>) {
+    // best effort: there is none.
+    guard let names = try? Folder(opening: place).names() else { return }
+    for name in names where !keeping.contains("\(place)/\(name)") { unpinAll("\(place)/\(name)") }
   }
 
   /// best effort: what is still held keeps its place until the next try, and nobody but root can reach it.

@@ -55,7 +55,7 @@ package struct Folder: ~Copyable, Sendable {
     return Folder(Descriptor(owning: opened), path: full)
   }
 
-  /// Opens the file `name`. Never follows a link; a FIFO does not block.
+  /// Opens the file `name`. Never follows a link. Opening a FIFO waits for its other end, unless `flags` say not to.
   package borrowing func open(_ name: String, _ flags: Int32, mode: UInt32 = 0o644) throws(SystemFault) -> Descriptor {
     let full = "\(path)/\(name)"
     return Descriptor(
@@ -64,9 +64,11 @@ package struct Folder: ~Copyable, Sendable {
       })
   }
 
-  /// The whole of the file `name`, at most `limit` bytes (EFBIG above it).
+  /// The whole of the file `name`, at most `limit` bytes (EFBIG above it). What is no file, such as a FIFO, is refused at once.
   package borrowing func read(_ name: String, limit: Int = 1 << 20) throws(SystemFault) -> [UInt8] {
-    try readAll(open(name, O_RDONLY), "\(path)/\(name)", limit: limit)
+    let file = try open(name, O_RDONLY | O_NONBLOCK)
+    try refuseOthers(file, "\(path)/\(name)")
+    return try readAll(file, "\(path)/\(name)", limit: limit)
   }
 
   /// Replaces the file `name` so that a reader, and a crash at any moment, sees the old content or the new, never a part:
@@ -151,13 +153,35 @@ package func readAll(_ raw: Int32, _ subject: String, limit: Int) throws(SystemF
   }
 }
 
+/// Refuses what is no plain file. Whoever owns a FIFO, a terminal or a socket decides when a reader goes on, and a device may have
+/// no end.
+private func refuseOthers(_ file: borrowing Descriptor, _ path: String) throws(SystemFault) {
+  try file.withRaw { (raw) throws(SystemFault) in
+    var status = stat()
+    try check("fstat", path) { fstat(raw, &status) }
+    let kind: String
+    switch status.st_mode & S_IFMT {
+    case S_IFREG: return
+    case S_IFDIR: throw SystemFault(call: "read", subject: path, code: EISDIR)
+    case S_IFIFO: kind = "a FIFO"
+    case S_IFSOCK: kind = "a socket"
+    default: kind = "a device"
+    }
+    throw SystemFault(call: "read", subject: "\(path), \(kind) and no file", code: EINVAL)
+  }
+}
+
 /// Small files by absolute path: kernel files, and what the caller's own rights are to decide.
 package enum File {
-  /// The whole file, at most `limit` bytes.
-  package static func read(_ path: String, limit: Int = 1 << 20) throws(SystemFault) -> [UInt8] {
-    try readAll(
-      Descriptor(owning: try check("open", path) { Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY) }), path,
-      limit: limit)
+  /// The whole file, at most `limit` bytes. What is no file, such as a FIFO, is refused at once; only one of this process's own
+  /// descriptors (`/dev/stdin`, `/dev/fd/63`) may be a pipe, where `orOwnPipe` says so.
+  package static func read(_ path: String, limit: Int = 1 << 20, orOwnPipe: Bool = false) throws(SystemFault) -> [UInt8]
+  {
+    let isOwn = orOwnPipe && (path == "/dev/stdin" || path.hasPrefix("/dev/fd/"))
+    let flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | (isOwn ? 0 : O_NONBLOCK)
+    let file = Descriptor(owning: try check("open", path) { Glibc.open(path, flags) })
+    if !isOwn { try refuseOthers(file, path) }
+    return try readAll(file, path, limit: limit)
   }
 
   /// The whole file as text; bytes that are not UTF-8 are replaced.

@@ -57,6 +57,15 @@ package enum Privileges {
     try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(resource, soft, hard) }
   }
 
+  /// Raises the number of files this process may have open to what it may raise it to, at most `most` (getrlimit(2)). Best effort:
+  /// one that stays low is met as EMFILE.
+  package static func raiseOpenFiles(to most: UInt) {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < most else { return }
+    limit.rlim_cur = min(most, limit.rlim_max)
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  }
+
   /// Whether a process whose oom_score_adj this one raises cannot lower it again. The kernel remembers the least value a process may
   /// go back to only when the writer has CAP_SYS_RESOURCE in the host's own user namespace, which a root in a container or a
   /// virtual machine may lack (fs/proc/base.c, `oom_score_adj_min`). False also when /proc cannot be read.

@@ -56,6 +56,8 @@ package struct FrameReader: Sendable {
 
   /// Whether part of a frame waits for its rest.
   package var isMidFrame: Bool { start < buffer.count }
+  /// Bytes that wait to become a frame.
+  package var unread: Int { buffer.count - start }
 
   package mutating func append(_ bytes: UnsafeRawBufferPointer) {
     if start > 0, start == buffer.count || start > 1 << 16 {

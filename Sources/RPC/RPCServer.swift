@@ -32,16 +32,16 @@ package protocol RPCService: Sendable {
 package actor RPCServer {
   /// Bounds a connection is held to (security.md 2.6).
   private static let inFlight = 128
-  private static let maximumConnections = 1024
+  static let maximumConnections = 1024
   private static let incompleteFrame = Duration.seconds(10)
   private static let stalledReader = Duration.seconds(10)
   /// Descriptors that one message may bring, and that may wait for the rest of their frame.
   private static let passedDescriptors = 8
   /// Above this many unsent bytes, senders wait and no request is read.
-  private static let highWater = 1 << 20
+  static let highWater = 1 << 20
 
   /// Touched only on the loop, by this actor.
-  private final class Connection {
+  final class Connection {
     let socket: Descriptor
     let peer: PeerCredentials
     var reader = FrameReader()
@@ -56,10 +56,13 @@ package actor RPCServer {
     var writeDeadline: EventLoop.TimerID?
     /// Nothing more is read; closed once the output is written.
     var closing = false
+    /// Its user is bound by the quota, whose name this is.
+    let quotaUser: UInt32?
 
-    init(socket: consuming Descriptor, peer: PeerCredentials) {
+    init(socket: consuming Descriptor, peer: PeerCredentials, quotaUser: UInt32?) {
       self.socket = socket
       self.peer = peer
+      self.quotaUser = quotaUser
     }
     var unsent: Int { output.count - sent }
   }
@@ -68,7 +71,12 @@ package actor RPCServer {
   private let listener: SharedDescriptor
   private let service: any RPCService
   private let admits: @Sendable (PeerCredentials) -> Bool
-  private var connections: [UInt64: Connection] = [:]
+  let quota: PeerQuota
+  /// By user, of those whom the quota binds.
+  var uses: [UInt32: PeerUse] = [:]
+  /// Users of whom something waits for room.
+  var held: Set<UInt32> = []
+  private(set) var connections: [UInt64: Connection] = [:]
   private var nextConnection: UInt64 = 1
   private var accepting = false
   /// Waits for the last connection to be gone.
@@ -78,10 +86,11 @@ package actor RPCServer {
 
   /// Serves `listener` once `start` is called. A peer that `admits` refuses is closed before anything of it is read.
   package init(
-    loop: EventLoop, listener: consuming Descriptor, service: any RPCService,
+    loop: EventLoop, listener: consuming Descriptor, service: any RPCService, quota: PeerQuota = .none,
     admits: @escaping @Sendable (PeerCredentials) -> Bool = { _ in true }
   ) {
     self.admits = admits
+    self.quota = quota
     self.loop = loop
     self.listener = SharedDescriptor(listener)
     self.service = service
@@ -149,9 +158,18 @@ package actor RPCServer {
   private func admit(_ socket: consuming Descriptor) throws(SystemFault) {
     let peer = try socket.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
     guard admits(peer) else { return }
+    let quotaUser = quota.binds(peer) ? peer.uid : nil
+    if let quotaUser, let why = refusal(of: quotaUser) {
+      var words: [UInt8] = []
+      Outgoing.failure(nil, why).write(to: &words)
+      let frame = Framing.lines.frame(words)
+      // best effort: a peer that is told nothing sees the end.
+      socket.withRaw { raw in _ = try? UnixSocket.send(raw, frame[...]) }
+      return
+    }
     let id = nextConnection
     nextConnection += 1
-    let connection = Connection(socket: socket, peer: peer)
+    let connection = Connection(socket: socket, peer: peer, quotaUser: quotaUser)
     try connection.socket.withRaw { (raw) throws(SystemFault) in
       try loop.watch(raw, .read) { [unowned self] ready in assumeIsolated { $0.ready(id, ready) } }
     }
@@ -169,6 +187,7 @@ package actor RPCServer {
 
   private func receive(_ id: UInt64) {
     guard let connection = connections[id], !connection.closing else { return }
+    guard mayRead(connection) else { return updateInterest(id, connection) }
     var passed: [SharedDescriptor] = []
     do throws(SystemFault) {
       let got = try withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { (buffer) throws(SystemFault) in
@@ -186,15 +205,17 @@ package actor RPCServer {
     if !passed.isEmpty {
       // The kernel ends a read after what descriptors came with, so they belong to the frame of its last byte.
       connection.passed.append((connection.reader.appended - 1, passed))
-      guard connection.passed.count <= Self.passedDescriptors else { return drop(id) }
+      guard connection.passed.count <= Self.passedDescriptors, !holdsTooManyDescriptors(connection) else {
+        return drop(id)
+      }
     }
     serve(id, connection)
   }
 
-  private func serve(_ id: UInt64, _ connection: Connection) {
+  func serve(_ id: UInt64, _ connection: Connection) {
     do throws(FrameFault) {
-      while connection.running < Self.inFlight, connection.unsent < Self.highWater, !connection.closing,
-        let frame = try connection.reader.next()
+      while connection.running < Self.inFlight, connection.unsent < highWater(connection), !connection.closing,
+        connections[id] != nil, mayCall(connection), let frame = try connection.reader.next()
       {
         take(frame, id, connection)
       }
@@ -225,16 +246,18 @@ package actor RPCServer {
           refuse(id, connection, RPCFailure(.invalidRequest, "a batch has 1 to \(Self.inFlight) requests"))
           return
         }
-        runBatch(batch, passed, id, connection)
+        runBatch(batch, passed, id, connection, PeerUse(calls: batch.count, bytes: frame.count, descriptors: passed.count))
       } else {
-        run(value, passed, id, connection)
+        run(value, passed, id, connection, PeerUse(calls: 1, bytes: frame.count, descriptors: passed.count))
       }
     } catch {
       refuse(id, connection, RPCFailure(.parse, error.description))
     }
   }
 
-  private func run(_ value: JSONValue, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection) {
+  private func run(
+    _ value: JSONValue, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection, _ use: PeerUse
+  ) {
     switch IncomingCall.read(value) {
     case .failure(let rejected): write(Outgoing.failure(rejected.id, rejected.failure), id)
     case .success(let incoming) where incoming.method == "$/cancel":
@@ -245,18 +268,25 @@ package actor RPCServer {
         return
       }
       let call = makeCall(incoming, passed, id, connection)
+      let user = connection.quotaUser
       connection.running += 1
+      charge(user, use)
       // Cancelled by $/cancel or when its connection is dropped.
       let task = Task { [service] in
         let answer = await Self.outcome(of: call, service)
         self.finish(call, answer, id)
+        self.credit(user, use)
       }
       if let request = incoming.id { connection.tasks[request] = task }
     }
   }
 
-  private func runBatch(_ batch: [JSONValue], _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection) {
+  private func runBatch(
+    _ batch: [JSONValue], _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection, _ use: PeerUse
+  ) {
+    let user = connection.quotaUser
     connection.running += 1
+    charge(user, use)
     let calls = batch.map { value in IncomingCall.read(value).map { makeCall($0, passed, id, connection) } }
     // Ends when its calls do; each sees its connection gone when it sends.
     Task { [service] in
@@ -275,6 +305,7 @@ package actor RPCServer {
         answers = placed.sorted { $0.0 < $1.0 }.map(\.1)
       }
       self.finishBatch(answers, id)
+      self.credit(user, use)
     }
   }
 
@@ -316,7 +347,7 @@ package actor RPCServer {
     guard connections[id] != nil else { throw CancellationError() }
     write(message, id)
     guard let connection = connections[id] else { throw CancellationError() }
-    if connection.unsent > Self.highWater {
+    if connection.unsent > highWater(connection) {
       await withCheckedContinuation { connection.waiting.append($0) }
       guard connections[id] != nil else { throw CancellationError() }
     }
@@ -356,7 +387,7 @@ package actor RPCServer {
         return
       }
     }
-    if connection.unsent <= Self.highWater, !connection.waiting.isEmpty {
+    if connection.unsent <= highWater(connection), !connection.waiting.isEmpty {
       let waiting = connection.waiting
       connection.waiting = []
       for continuation in waiting { continuation.resume() }
@@ -369,7 +400,8 @@ package actor RPCServer {
     guard connections[id] != nil else { return }
     var interest: EventLoop.Interest = []
     if connection.unsent > 0 { interest.insert(.write) }
-    let busy = connection.running >= Self.inFlight || connection.unsent >= Self.highWater
+    let busy =
+      connection.running >= Self.inFlight || connection.unsent >= highWater(connection) || isHeld(connection)
     if !busy, !connection.closing { interest.insert(.read) }
     connection.socket.withRaw { loop.setInterest($0, interest) }
   }
@@ -388,6 +420,7 @@ package actor RPCServer {
     for task in connection.tasks.values { task.cancel() }
     for continuation in connection.waiting { continuation.resume() }
     connection.waiting = []
+    if let user = connection.quotaUser { goOn(user) }
     if connections.isEmpty {
       emptied?.resume()
       emptied = nil
@@ -405,7 +438,10 @@ package actor RPCServer {
         self?.assumeIsolated { server in
           guard let connection = server.connections[id] else { return }
           connection.deadline = nil
-          server.refuse(id, connection, RPCFailure(.timedOut, "the rest of a frame did not come within 10 s"))
+          server.refuse(
+            id, connection,
+            server.waitsForRoom(connection)
+              ?? RPCFailure(.timedOut, "the rest of a frame did not come within 10 s"))
         }
       }
     case (false, let timer?):
@@ -417,7 +453,7 @@ package actor RPCServer {
 
   /// A peer that reads nothing for 10 s while its buffer is full is closed.
   private func updateWriteDeadline(_ id: UInt64, _ connection: Connection, progress: Bool) {
-    let stalled = connection.unsent > Self.highWater
+    let stalled = connection.unsent > highWater(connection)
     if let timer = connection.writeDeadline, progress || !stalled {
       loop.cancel(timer)
       connection.writeDeadline = nil

@@ -13,6 +13,8 @@ internal import Model
 LoggingSystem.bootstrap { _ in LogLines() }
 let log = Logger(label: "daemon")
 signal(SIGPIPE, SIG_IGN)
+// A shell's 1024 would be used up by fewer clients than the control socket takes.
+Privileges.raiseOpenFiles(to: 65_536)
 let flags = Flags.read(CommandLine.arguments, uid: getuid())
 // Signals are read from a descriptor; blocked before any thread exists, so that every thread has them blocked.
 // SIGHUP among them: a terminal that goes away is no reason to end.

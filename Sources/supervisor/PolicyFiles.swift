@@ -54,8 +54,12 @@ struct PolicyFiles {
 
   private mutating func read(_ path: String, folder: String, stack: String, _ session: Session) throws {
     let bytes: [UInt8]
-    do throws(SystemFault) { bytes = try File.read(path, limit: Self.limit) } catch  where error.code == EFBIG {
+    do throws(SystemFault) { bytes = try File.read(path, limit: Self.limit, orOwnPipe: true) } catch
+      where error.code == EFBIG
+    {
       throw Failure(2, "\(path) is larger than 1 MiB", hint: "a policy file may have at most 1 MiB")
+    } catch  where error.code == EINVAL {
+      throw Failure(2, "the policy cannot be read: \(error)", hint: "name a file: what it holds is to be there already")
     } catch { throw Failure(1, "the policy cannot be read: \(error)", hint: "check the file's permissions") }
     var source = PolicySource(
       path: path, folder: folder, bytes: bytes, environment: session.environment, defaultStack: stack)

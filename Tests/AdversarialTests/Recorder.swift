@@ -17,6 +17,8 @@ final class Recorder: Sendable {
     /// What to put in the place of what, of the same length; how often it was done.
     var change: (from: [UInt8], to: [UInt8])?
     var changes = 0
+    /// Told of each request before it is passed on.
+    var watch: (@Sendable (String) -> Void)?
   }
 
   /// Listens at a socket of its own.
@@ -77,6 +79,9 @@ final class Recorder: Sendable {
       heard.changes = 0
     }
   }
+
+  /// Has `body` told of each request, `POST /v1.41/…`, before the engine hears of it.
+  func watch(_ body: (@Sendable (String) -> Void)?) { heard.withLock { $0.watch = body } }
 
   // MARK: Passing on
 
@@ -142,6 +147,8 @@ final class Recorder: Sendable {
         }
       }
     }
+    let first = text.prefix { $0 != "\r" && $0 != "\n" && $0 != "\r\n" }
+    if first.hasSuffix(" HTTP/1.1"), let watch = heard.withLock({ $0.watch }) { watch(String(first)) }
     heard.withLock { heard in
       heard.changes += count
       let line = text.prefix { $0 != "\r" && $0 != "\n" && $0 != "\r\n" }

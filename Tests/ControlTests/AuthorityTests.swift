@@ -60,13 +60,47 @@ import Testing
     arguments: [
       "image: i\ncap_add: [CHOWN]\n", "image: i\nsandbox: privileged\n",
       "image: i\nsandbox: privileged\nnetwork_mode: host\n", "image: i\nenforcement: degrade\n",
-      "image: i\nsecurity_opt: [apparmor=mine]\n", "image: i\nuser: image\nvolumes: ['/home/a:/a:ro']\n",
+      "image: i\nsecurity_opt: [apparmor=mine]\n", "image: i\ngroup_add: [42]\n", "image: i\nuser: image\nvolumes: ['/home/a:/a:ro']\n",
       "image: i\nuser: 1000:1000\nvolumes: ['/home/a:/a']\n",
     ])
   func owned(_ yaml: String) throws {
     let policy = try policy(yaml)
     #expect(throws: (any Error).self) { try checkOwned(policy, access(1000)) }
     try checkOwned(policy, access(1003))
+  }
+
+  @Test("a container gets further groups of who loads it, and no others: they are the host's, and read its folders")
+  func groupsOfContainers() throws {
+    let shadow = try policy("image: i\ngroup_add: [42]\nvolumes: ['/srv/x:/e:ro']\n")
+    #expect(throws: (any Error).self) { try checkOwned(shadow, access(1000, groups: [43])) }
+    try checkOwned(shadow, access(1000, groups: [42]))
+    try checkOwned(shadow, access(1000, gid: 42))
+    // Natively they are numbers of the app's own.
+    try checkOwned(policy("entry: [/bin/true]\ngroup_add: [42]\n"), access(1000))
+  }
+
+  @Test(
+    "A68: a stack's pattern is a name, or a name's beginning with * after it, and nothing else stands for anything",
+    arguments: [
+      ("*", "any", true), ("*", "", true), ("a*", "a", true), ("a*", "ab", true), ("a*", "b", false),
+      ("a-*", "a", false), ("**", "x", false), ("**", "*x", true), ("a*b", "axb", false), ("*b", "b", false),
+      ("", "", true), ("", "x", false), ("/", "x", false), ("A", "a", false), ("a.", "a", false), ("a", "a.", false),
+      ("caf\u{e9}", "cafe\u{301}", false), ("\u{430}", "a", false), ("a?", "ab", false), ("[a]", "a", false),
+    ])
+  func patterns(_ pattern: String, _ name: String, _ matches: Bool) {
+    let authority = Authority(ownUID: 7, grants: [.init(.user(9), .viewer, stacks: [pattern])])
+    let access = authority.access(of: PeerCredentials(pid: 1, uid: 9, gid: 9))
+    #expect((access.role(in: name) != nil) == matches, "\(pattern) \(name)")
+  }
+
+  @Test("A68: patterns and names of any length are compared in no time")
+  func longPatterns() {
+    let long = String(repeating: "a", count: 1 << 20)
+    let authority = Authority(ownUID: 7, grants: [.init(.user(9), .viewer, stacks: ["\(long)*", long])])
+    let access = authority.access(of: PeerCredentials(pid: 1, uid: 9, gid: 9))
+    var role: Role?
+    let took = ContinuousClock().measure { role = access.role(in: String(long.dropLast())) }
+    #expect(role == nil && took < .seconds(1), "\(took)")
   }
 
   @Test("ids, volumes, networks and images of another stack cannot be taken by their name")

@@ -166,7 +166,11 @@ import Testing
       #expect(!mounts.contains("\(instance.root)/run/binds"), "pins are gone once the container has its own mounts")
       let hidden = try load("entry: [sleep, '1000']\nvolumes: ['\(home)/hidden:/f:ro']\n")
       #expect(hidden.code != 0 && hidden.err.contains("1705"), "\(hidden.err)")
-      for yaml in ["cap_add: [CHOWN]\n", "user: image\nvolumes: ['\(home)/open:/f:ro']\n"] {
+      // Groups are the host's: /etc is open to her, and what the group shadow may read there is not.
+      for yaml in [
+        "cap_add: [CHOWN]\n", "group_add: [42]\nvolumes: ['/etc:/f:ro']\nentry: [sh, -c, 'cat /f/shadow; sleep 1000']\n",
+        "user: image\nvolumes: ['\(home)/open:/f:ro']\n",
+      ] {
         let refused = try load(yaml)
         #expect(refused.code == 4 && refused.err.contains("admin"), "\(yaml) \(refused.err)")
       }

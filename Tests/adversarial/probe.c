@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,7 +63,7 @@ int in_child(void (*body)(void), int *code) {
 }
 
 static const struct attack *find(const char *name) {
-  const struct attack *lists[] = {file_attacks, kernel_attacks, network_attacks, resource_attacks};
+  const struct attack *lists[] = {file_attacks, kernel_attacks, network_attacks, resource_attacks, client_attacks};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
     for (const struct attack *attack = lists[i]; attack->name; attack++)
       if (strcmp(attack->name, name) == 0) return attack;
@@ -105,6 +108,22 @@ static void tell(int fd, const char *line) {
   if (write(fd, line, strlen(line)) < 0) exit(97);
 }
 
+// Sends back what comes, to one after another, on a TCP port.
+static int echo(int port) {
+  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 16) < 0) return 94;
+  for (;;) {
+    int visitor = accept(listener, NULL, NULL);
+    char bytes[256];
+    ssize_t got;
+    while (visitor >= 0 && (got = read(visitor, bytes, sizeof bytes)) > 0)
+      if (write(visitor, bytes, (size_t)got) < 0) break;
+    close(visitor);
+  }
+}
+
 static int serve(void) {
   FILE *ask = fopen("/control/ask", "r+");
   int answer = open("/control/answer", O_RDWR | O_CLOEXEC);
@@ -137,6 +156,7 @@ int main(int count, char **words) {
   look_at_descriptors();
   const char *mode = count > 1 ? words[1] : "";
   if (strcmp(mode, "serve") == 0) return serve();
+  if (strcmp(mode, "echo") == 0) return echo(count > 2 ? atoi(words[2]) : 7);
   if (strcmp(mode, "euid") == 0) return geteuid() == getuid() && getegid() == getgid() ? 0 : 7;
   int stays = strcmp(mode, "stay") == 0, itself = strcmp(mode, "itself") == 0;
   for (int i = stays || itself ? 2 : 1; i < count; i++) {

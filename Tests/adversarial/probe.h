@@ -23,6 +23,6 @@ struct attack {
 };
 
 // Each ends with an empty one.
-extern const struct attack file_attacks[], kernel_attacks[], network_attacks[], resource_attacks[];
+extern const struct attack file_attacks[], kernel_attacks[], network_attacks[], resource_attacks[], client_attacks[];
 
 #endif
