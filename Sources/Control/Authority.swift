@@ -82,7 +82,10 @@ package struct Access: Sendable {
   }
 
   private static func matches(_ pattern: String, _ name: String) -> Bool {
-    pattern.hasSuffix("*") ? name.hasPrefix(pattern.dropLast()) : pattern == name
+    // Byte by byte: texts that Swift holds to be equal may be different names.
+    let name = name.utf8
+    return pattern.utf8.last == UInt8(ascii: "*")
+      ? name.starts(with: pattern.utf8.dropLast()) : name.elementsEqual(pattern.utf8)
   }
 
   /// Says that `what` needs `role`.
@@ -107,7 +110,9 @@ func checkOwned(_ policy: Policy, _ access: Access) throws(RPCFailure) {
   if policy.securityOptions.contains(where: { $0 != "no-new-privileges=true" }) { throw needsAdmin("security_opt") }
   // A container's groups are the host's: with a folder that she may list, they would read there what she may not.
   let strange = policy.supplementaryGroups.filter { $0 != access.peer.gid && !access.peer.groups.contains($0) }
-  if policy.runtime == .container, let group = strange.first { throw needsAdmin("group_add: \(group), not one of hers,") }
+  if policy.runtime == .container, let group = strange.first {
+    throw needsAdmin("group_add: \(group), not one of hers,")
+  }
   if policy.enforcement == .degrade { throw needsAdmin("enforcement: degrade") }
   let reads = policy.mounts.contains { if case .bind = $0.kind { true } else { false } }
   if reads, policy.runtime == .container, policy.user != .auto {

@@ -246,7 +246,8 @@ package actor RPCServer {
           refuse(id, connection, RPCFailure(.invalidRequest, "a batch has 1 to \(Self.inFlight) requests"))
           return
         }
-        runBatch(batch, passed, id, connection, PeerUse(calls: batch.count, bytes: frame.count, descriptors: passed.count))
+        runBatch(
+          batch, passed, id, connection, PeerUse(calls: batch.count, bytes: frame.count, descriptors: passed.count))
       } else {
         run(value, passed, id, connection, PeerUse(calls: 1, bytes: frame.count, descriptors: passed.count))
       }

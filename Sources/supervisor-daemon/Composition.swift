@@ -90,7 +90,8 @@ struct Composition {
           log.error("audit.not_written", metadata: ["reason": "\(fault)"])
         }, counted: { Counted.call($0, denied: $1) })
       let server = RPCServer(
-        loop: loop, listener: try Operators.listen(folders.run, "supervisor.sock", configuration, log), service: service,
+        loop: loop, listener: try Operators.listen(folders.run, "supervisor.sock", configuration, log),
+        service: service,
         quota: PeerQuota { [own = geteuid()] in $0.uid != 0 && $0.uid != own })
       return Composition(
         layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server,

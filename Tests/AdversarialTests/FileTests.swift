@@ -27,7 +27,8 @@ extension Attacks {
       #expect(words.contains { outcome.err.contains($0) }, "\(what): \(outcome.err)")
     }
 
-    @Test("A30: a FIFO, a socket or a device in the place of a file keeps nobody waiting, neither here nor in the daemon")
+    @Test(
+      "A30: a FIFO, a socket or a device in the place of a file keeps nobody waiting, neither here nor in the daemon")
     func fifos() throws {
       try with { instance, folder in
         let fifo = "\(folder)/fifo.yaml"
@@ -79,7 +80,8 @@ extension Attacks {
         unlink("\(folder)/big.yaml")
         try sparse("\(folder)/big.env")
         try "\(base)env_file: big.env\n".write(toFile: "\(folder)/app.yaml", atomically: true, encoding: .utf8)
-        refused(instance.run(["up", "-d", "\(folder)/app.yaml"], within: Self.patience), "an env_file", "read", "large")
+        refused(
+          instance.run(["up", "-d", "\(folder)/app.yaml"], within: Self.patience), "an env_file", "read", "large")
         try base.write(toFile: "\(folder)/app.yaml", atomically: true, encoding: .utf8)
         #expect(instance.run(["up", "-d", "--wait", "--progress", "quiet", "\(folder)/app.yaml"]).code == 0)
         let daemon = try #require(instance.daemon)

@@ -56,14 +56,18 @@ extension Attacks {
       return Size(files: Process.files(daemon).count, threads: number("Threads:"), resident: number("VmRSS:"))
     }
 
-    @Test("A35 A36 A42 A47: a user who asks, connects, sends descriptors or reads nothing without end holds up herself alone")
+    @Test(
+      "A35 A36 A42 A47: a user who asks, connects, sends descriptors or reads nothing without end holds up herself alone"
+    )
     func floods() throws {
       try with { instance, daemon in
         _ = instance.run("ps", "-q")
         for name in ["A35", "A36", "A42", "A47", "A48"] {
           let before = size(daemon)
           let attack = try run(instance, name)
-          let pulse = Pulse(port: nil) { [instance = Unchecked(instance)] in instance.value.run("ps", "-q", within: 10).code == 0 }
+          let pulse = Pulse(port: nil) { [instance = Unchecked(instance)] in
+            instance.value.run("ps", "-q", within: 10).code == 0
+          }
           // Looked at while it goes on.
           var most = before
           let end = Date().addingTimeInterval(60)
@@ -77,7 +81,8 @@ extension Attacks {
           let outcome = attack.finish(within: 30)
           pulse.end(
             "\(name) by a local user",
-            "; the daemon's files \(before.files) → \(most.files), memory \(before.resident >> 10) → \(most.resident >> 10) MiB")
+            "; the daemon's files \(before.files) → \(most.files), memory \(before.resident >> 10) → \(most.resident >> 10) MiB"
+          )
           let answers = Answer.all(in: outcome.out)
           #expect(answers.first?.verdict == "blocked", "\(name): \(outcome.out)\(outcome.err)")
           // 64 connections, 64 descriptors, as many as one message can bring, and what others need meanwhile.
@@ -97,11 +102,13 @@ extension Attacks {
           $0.hasSuffix(".sock")
         }
         let shim = try #require(shims.first)
-        for (path, groups) in [("supervisor.sock", "54329"), ("shims/\(shim)", "\(Self.gid)"), ("shims/\(shim)", "54329")] {
+        for (path, groups) in [
+          ("supervisor.sock", "54329"), ("shims/\(shim)", "\(Self.gid)"), ("shims/\(shim)", "54329"),
+        ] {
           let outcome = try Started(
             [
               "/usr/bin/setpriv", "--reuid", "\(Self.uid)", "--regid", "\(Self.uid)", "--groups", groups,
-              try #require(Probe.path), "A15",
+              try #require(Probe.path), "A58",
             ],
             ["PROBE_SOCKETS": "\(instance.root)/run/\(path)"]
           ).finish(within: 60)

@@ -24,7 +24,9 @@ enum Measures {
   static func summary(_ seconds: [Double]) -> String {
     guard !seconds.isEmpty else { return "none" }
     let sorted = seconds.sorted()
-    func at(_ part: Double) -> Int { Int((sorted[min(sorted.count - 1, Int(Double(sorted.count) * part))] * 1000).rounded()) }
+    func at(_ part: Double) -> Int {
+      Int((sorted[min(sorted.count - 1, Int(Double(sorted.count) * part))] * 1000).rounded())
+    }
     return "p50 \(at(0.5)) ms, p99 \(at(0.99)) ms, longest \(at(1)) ms (\(sorted.count))"
   }
 
@@ -75,7 +77,8 @@ final class Pulse: Sendable {
       let began = Measures.now()
       var bytes = [UInt8](repeating: 7, count: 8)
       let isBack =
-        raw >= 0 && send(raw, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == 8 && recv(raw, &bytes, 8, Int32(MSG_WAITALL)) == 8
+        raw >= 0 && send(raw, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == 8
+        && recv(raw, &bytes, 8, Int32(MSG_WAITALL)) == 8
       let took = Measures.now() - began
       state.withLock {
         $0.echoes.append(took)
@@ -114,7 +117,9 @@ final class Pulse: Sendable {
     let state = state.withLock { $0 }
     let echo = state.echoes.isEmpty ? "" : "an innocent app's echo \(Measures.summary(state.echoes)); "
     Measures.note("\(what): \(echo)ps \(Measures.summary(state.lists))\(more)")
-    #expect(state.failures.isEmpty, "\(what): \(state.failures.count) of \(state.echoes.count + state.lists.count): \(state.failures.first ?? "")")
+    #expect(
+      state.failures.isEmpty,
+      "\(what): \(state.failures.count) of \(state.echoes.count + state.lists.count): \(state.failures.first ?? "")")
     #expect((state.echoes + state.lists).allSatisfy { $0 < Measures.longestWait }, "\(what)")
   }
 }

@@ -60,7 +60,8 @@ import Testing
     arguments: [
       "image: i\ncap_add: [CHOWN]\n", "image: i\nsandbox: privileged\n",
       "image: i\nsandbox: privileged\nnetwork_mode: host\n", "image: i\nenforcement: degrade\n",
-      "image: i\nsecurity_opt: [apparmor=mine]\n", "image: i\ngroup_add: [42]\n", "image: i\nuser: image\nvolumes: ['/home/a:/a:ro']\n",
+      "image: i\nsecurity_opt: [apparmor=mine]\n", "image: i\ngroup_add: [42]\n",
+      "image: i\nuser: image\nvolumes: ['/home/a:/a:ro']\n",
       "image: i\nuser: 1000:1000\nvolumes: ['/home/a:/a']\n",
     ])
   func owned(_ yaml: String) throws {

@@ -184,6 +184,10 @@ static void sockets(void) { // A15
   words("PROBE_SOCKETS", connect_to);
 }
 
+static void foreign_sockets(void) { // A58
+  if (!words("PROBE_SOCKETS", connect_to)) absent("connect to socket", "PROBE_SOCKETS names none");
+}
+
 static void descriptors(void) { // A17: what was there when the program began, as its first act noted it
   const char *links = getenv("PROBE_BEGAN_WITH");
   if (!links || !*links) return absent("descriptors", "the program did not look when it began");
@@ -305,4 +309,4 @@ static void links(void) { // A29
 const struct attack file_attacks[] = {
     {"A01", outside},   {"A02", read_only_places}, {"A03", kernel_files}, {"A06", devices}, {"A07", set_uid},
     {"A15", sockets},   {"A17", descriptors},      {"A19", launchers},    {"A22", cgroups}, {"A25", descriptors_for_writing},
-    {"A26", folders},   {"A29", links},            {NULL, NULL}};
+    {"A26", folders},   {"A29", links},            {"A58", foreign_sockets}, {NULL, NULL}};

@@ -64,7 +64,9 @@ struct ImportVerb: ParsableCommand {
   }
 
   private static func bytes(_ path: String) throws -> [UInt8] {
-    do throws(SystemFault) { return try File.read(path, limit: 1 << 20 + 1, orOwnPipe: true) } catch  where error.code == ENOENT {
+    do throws(SystemFault) { return try File.read(path, limit: 1 << 20 + 1, orOwnPipe: true) } catch
+      where error.code == ENOENT
+    {
       throw Failure(2, "there is no file \(path)", hint: "name the Compose file: `supervisor import FILE`")
     } catch { throw Failure(1, "the file cannot be read: \(error)", hint: "check its permissions and size") }
   }
