@@ -93,6 +93,16 @@ int cl_new_mount(const char *type, const char *const options[], uint64_t attribu
   return (int)outcome;
 }
 
+int cl_seal_file_system(int mount, const char *flag) {
+  int context = (int)result(syscall(SYS_fspick, mount, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH));
+  if (context < 0) return context;
+  long outcome = result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, "ro", NULL, 0));
+  if (outcome >= 0 && flag) outcome = result(syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, flag, NULL, 0));
+  if (outcome >= 0) outcome = result(syscall(SYS_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0));
+  close(context);
+  return (int)outcome;
+}
+
 int cl_make_all_private(void) { return (int)result(mount(NULL, "/", NULL, PRIVATE | RECURSIVE, NULL)); }
 
 int cl_pivot_here(void) {

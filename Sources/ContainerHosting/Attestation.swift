@@ -202,6 +202,10 @@ struct Attestation {
         reports.append(row("mount \(entry.target)", "there", "absent"))
         continue
       }
+      // Whatever the engine says it mounted: what the kernel shows there is memory, as only we put it there.
+      if entry.isOurs, !["tmpfs", "ramfs"].contains(mount.type) {
+        reports.append(row("mounts", "secrets in memory", "\(entry.target) is \(mount.type)"))
+      }
       if entry.readOnly {
         reports.append(row("mount \(entry.target)", "read-only", mount.isReadOnly ? "read-only" : "writable"))
       }

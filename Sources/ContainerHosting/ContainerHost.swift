@@ -55,6 +55,8 @@ package final class ContainerHost: AppHost {
     try Self.refuseEngine(facts)
     try refuseFolders(policy, facts)
     _ = try mounts(policy, uidBase: settings.uidRangeBase)
+    try refuseSecretVariables(policy)
+    try await files.checkSecrets(policy, settings.layout)
     try refuseShortfalls(policy, cgroup(policy.id, nil, facts).unsupported(policy.limits))
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
       throw HostFailure(.refused, "mem_limit is \(memory.readable); an engine starts nothing below 6 MiB")
@@ -100,7 +102,7 @@ package final class ContainerHost: AppHost {
   }
 
   /// The numbers of apps as the engine's containers see them: one that runs without root begins to count anew.
-  private func seen(_ uidBase: UInt32, _ facts: EngineFacts?) -> UInt32 {
+  func seen(_ uidBase: UInt32, _ facts: EngineFacts?) -> UInt32 {
     facts?.isRootless == true ? uidBase - settings.uidRangeBase : uidBase
   }
 
@@ -134,10 +136,13 @@ package final class ContainerHost: AppHost {
       base: settings.layout.cgroupBase, instance: settings.layout.name, app: app, generation: generation)
   }
 
-  private func mounts(_ policy: Policy, uidBase: UInt32, pins: String? = nil) throws(HostFailure) -> MountTable {
+  private func mounts(_ policy: Policy, uidBase: UInt32, pins: String? = nil, secrets: String? = nil)
+    throws(HostFailure) -> MountTable
+  {
     do throws(MountProblem) {
       return try MountTable(
-        policy, settings.layout, uidBase: uidBase, engineSockets: [settings.endpoint.socket], pins: pins)
+        policy, settings.layout, uidBase: uidBase, engineSockets: [settings.endpoint.socket], pins: pins,
+        secrets: secrets)
     } catch {
       throw HostFailure(error)
     }
@@ -179,11 +184,13 @@ package final class ContainerHost: AppHost {
       var recipe = try await recipe(launch, engine, names.first)
       let pins = recipe.table.hasPins ? self.pins(policy.id, launch.generation) : nil
       try await files.prepare(recipe.table, pins: pins)
-      if let pins,
+      let variables = try await files.deliver(secrets(launch, recipe.facts))
+      // Without its secrets an app is not started; a folder that only root names needs no pin.
+      if pins != nil || policy.hasSecretFiles,
         try await !files.pinsAreSeen(
-          recipe.table, socket: settings.endpoint.socket, isRoots: policy.loader == nil)
+          recipe.table, socket: settings.endpoint.socket, isRoots: policy.loader == nil && !policy.hasSecretFiles)
       {
-        await files.unpin(pins)
+        if let pins { await files.unpin(pins) }
         recipe.table = try mounts(policy, uidBase: recipe.uidBase)
       }
       try await listen(
@@ -191,7 +198,8 @@ package final class ContainerHost: AppHost {
         to: Instance(
           app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside))
       try refuseShortfalls(policy, try await limit(launch, recipe.facts))
-      let spec = recipe.spec
+      var spec = recipe.spec
+      for variable in variables { spec.environment.append(variable) }
       let made = try await place(spec, name, engine)
       container = made.id
       // An engine that will not hold to something says so here, and only here.
@@ -211,6 +219,7 @@ package final class ContainerHost: AppHost {
       return instance
     } catch {
       await unpin(policy, launch.generation)
+      await files.takeBack(secrets(launch, nil))
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)
@@ -271,7 +280,8 @@ package final class ContainerHost: AppHost {
       settings: settings, facts: facts, launch: launch, uidBase: uidBase, image: image,
       // Only root can mount; without it the engine is the same user's, and whatever it opens is hers.
       table: try mounts(
-        launch.policy, uidBase: uidBase, pins: getuid() == 0 ? pins(launch.policy.id, launch.generation) : nil),
+        launch.policy, uidBase: uidBase, pins: getuid() == 0 ? pins(launch.policy.id, launch.generation) : nil,
+        secrets: secrets(launch, facts).folder),
       network: network,
       cgroupParent: facts.cgroupDriver == "systemd"
         ? slice(launch.policy.id, launch.ownGroup) : cgroup(launch.policy.id, launch.ownGroup, facts).path)

@@ -1,5 +1,6 @@
 internal import Cgroups
 internal import EngineAPI
+internal import FileSystems
 internal import Linux
 package import Model
 internal import Scheduling
@@ -15,15 +16,18 @@ extension ContainerHost {
       throw HostFailure(.conflict, "\(instance.app) was started before", hint: "Each run has an instance of its own")
     }
     do throws(HostFailure) {
+      try await redeliver(launch, facts)
       try await turnstile.pass { () throws(HostFailure) in
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
       }
       let run = try await attest(instance, launch, engine)
       await unpin(launch.policy, instance.generation)
+      await files.takeBack(secrets(launch, facts))
       if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
+      await files.takeBack(secrets(launch, facts))
       await stopRejected(instance, engine, facts)
       throw error
     }
@@ -52,7 +56,8 @@ extension ContainerHost {
     let state = proof.details.state
     return RunFacts(
       pid: state.pid, startedAt: state.startedAt ?? Clock.wall(), containerID: instance.handle,
-      ports: ports(proof.details), missing: broken.map { "\($0.name): \($0.note ?? "not in force")" },
+      ports: ports(proof.details),
+      missing: broken.map { "\($0.name): \($0.note ?? "not in force")" } + Self.exposedSecrets(launch.policy),
       imageHealthcheck: proof.recipe.image.healthcheck)
   }
 
@@ -269,6 +274,7 @@ extension ContainerHost {
       }
     }
     if let entry { await unpin(entry.launch.policy, instance.generation) }
+    SecretDelivery.takeBack(settings.layout, .container, run: "\(instance.app).\(instance.generation)")
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
       let name = settings.containerName(instance.app, instance.generation)

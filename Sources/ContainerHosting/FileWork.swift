@@ -33,8 +33,8 @@ actor FileWork {
     guard isRoots else {
       throw HostFailure(
         .refused,
-        "the engine does not see what the supervisor mounts, so another user's folders cannot be given to a container",
-        hint: "Run both in one mount namespace, or let root load the policy")
+        "the engine does not see what the supervisor mounts, so neither secrets nor another user's folders can be given to a container",
+        hint: "Run both in one mount namespace")
     }
     return false
   }
@@ -58,6 +58,26 @@ actor FileWork {
     // Best effort: one that stays holds limits and no process, and is made use of by the next start.
     try? group.slice?.release()
   }
+
+  func checkSecrets(_ policy: Policy, _ layout: InstanceLayout) throws(HostFailure) {
+    do throws(SecretProblem) { try SecretDelivery.check(policy, layout) } catch {
+      throw HostFailure(.refused, error.description)
+    }
+  }
+
+  func deliver(_ secrets: SecretDelivery) throws(HostFailure) -> [(name: String, value: String)] {
+    do throws(SecretProblem) { return try secrets.deliver() } catch {
+      throw HostFailure(.refused, error.description)
+    }
+  }
+
+  func sweepSecrets(_ layout: InstanceLayout, keeping runs: Set<String>) {
+    SecretDelivery.sweep(layout, .container, keeping: runs)
+  }
+
+  func takeBack(_ secrets: SecretDelivery) { secrets.takeBack() }
+
+  func changedSecrets(_ policy: Policy, _ layout: InstanceLayout) -> [String] { SecretMemory(layout).changed(policy) }
 
   func unpin(_ folder: String) {
     MountTable.unpinAll(folder)

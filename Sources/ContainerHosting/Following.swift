@@ -197,6 +197,9 @@ extension ContainerHost {
       if case .created = adoption { pins(instance.app, instance.generation) } else { nil }
     }
     await files.unpinOthers(in: bindsFolder, keeping: Set(waiting))
+    let created = found.filter { if case .created = $0.value { true } else { false } }
+    await files.sweepSecrets(
+      settings.layout, keeping: Set(created.keys.map { "\($0.app).\($0.generation)" }))
     return (found, removed)
   }
 
@@ -239,7 +242,7 @@ extension ContainerHost {
     return RunFacts(
       pid: proof.details.state.pid, startedAt: proof.details.state.startedAt ?? Clock.wall(),
       containerID: instance.handle, ports: ports(proof.details),
-      missing: proof.broken.map { "\($0.name): \($0.note ?? "not in force")" },
+      missing: proof.broken.map { "\($0.name): \($0.note ?? "not in force")" } + Self.exposedSecrets(launch.policy),
       imageHealthcheck: proof.recipe.image.healthcheck)
   }
 }

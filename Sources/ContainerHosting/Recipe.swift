@@ -54,7 +54,7 @@ struct Recipe {
     spec.inputOnce = policy.opensInput && launch.inputOnce && !policy.terminal
     spec.terminal = policy.terminal
     spec.workingDirectory = policy.workingDirectory
-    spec.environment = policy.environment.map { ($0.name, $0.value) }
+    spec.environment = policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }
     if policy.readiness == .notify {
       spec.environment.removeAll { $0.name == "NOTIFY_SOCKET" }
       spec.environment.append(("NOTIFY_SOCKET", "\(Self.sockets)/\(NotifySockets.name)"))

@@ -75,6 +75,10 @@ enum ComposeExport {
       service[key] = value
     }
     if case .build = policy.image { service["pull_policy"] = nil }
+    if policy.environment.contains(where: { $0.secret != nil }) {
+      service["environment"] = .object(
+        policy.plainEnvironment.reduce(into: JSONObject()) { $0[$1.name] = .string($1.value) })
+    }
     service["image"] = policy.image.map { .string($0.reference) }
     if !policy.entry.isEmpty { service["command"] = .array(policy.entry.map { .string($0) }) }
     if let shares = policy.shares {

@@ -59,6 +59,10 @@ struct Losses {
 
   /// Every key that the file sets and the format does not say.
   mutating func addUnsaid(_ table: [String: Said]) {
+    for entry in source.policy.environment {
+      guard let secret = entry.secret else { continue }
+      add(.dropped, "environment.\(entry.name)", "its value is the secret \(secret), which is not written anywhere")
+    }
     for key in source.canonical.objectValue?.keys ?? [] where !key.hasPrefix("x-") {
       switch table[key] ?? commonTable[key] {
       case .yes, .needless: break
@@ -78,6 +82,7 @@ private let commonTable: [String: Said] = [
   "extra_hosts": .yes, "dns": .yes, "hostname": .yes, "labels": .yes, "restart": .yes, "depends_on": .yes,
   "stop_grace_period": .yes, "mem_limit": .yes, "cpus": .yes, "pull_policy": .yes, "env_file": .needless,
   "sandbox": .yes, "name": .needless, "stack": .yes,
+  "secrets": .no("secrets are kept by each system in its own way: give it them there"),
   "scheduling": .no("classes of the CPU are the supervisor's own"),
   "mem_high": .no("memory is not reclaimed from a mark on: only the limit holds"),
 ]
@@ -94,6 +99,9 @@ extension ExportSource {
 }
 
 extension Policy {
+  /// What is written in it; a secret's value is nobody's to export.
+  var plainEnvironment: [EnvironmentEntry] { environment.filter { $0.secret == nil } }
+
   var isPrivileged: Bool { preset == .privileged }
   /// Whether a process of the app may gain privileges.
   var mayGainPrivileges: Bool { securityOptions.contains("no-new-privileges=false") }

@@ -163,9 +163,9 @@ enum KubernetesExport {
     if policy.opensInput { container["stdin"] = true }
     if policy.terminal { container["tty"] = true }
     if let folder = policy.workingDirectory { container["workingDir"] = .string(folder) }
-    if !policy.environment.isEmpty {
+    if !policy.plainEnvironment.isEmpty {
       container["env"] = .array(
-        policy.environment.map { .object(["name": .string($0.name), "value": text($0.value)]) })
+        policy.plainEnvironment.map { .object(["name": .string($0.name), "value": text($0.value)]) })
       losses.add(.note, "environment", "values stand in the manifest: move what is secret into a Secret")
     }
     if !policy.network.ports.isEmpty { container["ports"] = .array(policy.network.ports.map(port)) }

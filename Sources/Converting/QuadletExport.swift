@@ -125,7 +125,7 @@ enum QuadletExport {
       flags.append("--entrypoint \(word("[\(words)]"))")
     }
     if !policy.entry.isEmpty { section.add("Exec", policy.entry.map(word).joined(separator: " ")) }
-    for entry in policy.environment { section.add("Environment", word("\(entry.name)=\(entry.value)")) }
+    for entry in policy.plainEnvironment { section.add("Environment", word("\(entry.name)=\(entry.value)")) }
     if let folder = policy.workingDirectory { flags.append("--workdir \(word(folder))") }
     switch policy.user {
     case .auto: losses.add(.changed, "user", "there are no ids of an app's own: it is the image's user")

@@ -6,7 +6,7 @@ extension MountTable {
   /// Makes the folders behind volumes and the app's own data, and looks whether every other source is there and is what its
   /// path says. Each step is taken from a pinned folder; no link is followed. Safe to repeat.
   package func prepareSources() throws(MountProblem) {
-    for entry in entries {
+    for entry in entries where !entry.isOurs {
       guard case .path(let path) = entry.source else { continue }
       if let mode = entry.making {
         try make(path, mode, owner: entry.ownerUID)

@@ -57,6 +57,8 @@ package struct MountTable: Sendable, Equatable {
     package var named: String?
     /// The mode of the folder that `prepareSources` makes; nil: the source must be there.
     package var making: UInt32?
+    /// Of the supervisor's own making, and looked at by nobody.
+    package var isOurs = false
 
     package init(
       target: String, source: Source, readOnly: Bool, ownerUID: UInt32? = nil, making: UInt32? = nil
@@ -87,8 +89,10 @@ package struct MountTable: Sendable, Equatable {
 
   /// Builds and checks the table; touches no file. `pins`: where sources that the policy names are made visible, for a runtime that
   /// opens them by path, some time after they were looked at, and with its own rights. `engineSockets` are refused as sources beside the well-known ones.
+  /// `secrets`: where the files for `/run/secrets` are made visible.
   package init(
-    _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = [], pins: String? = nil
+    _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = [], pins: String? = nil,
+    secrets: String? = nil
   ) throws(MountProblem) {
     self.layout = layout
     forbidden = Self.forbidden(layout, engineSockets)
@@ -101,8 +105,15 @@ package struct MountTable: Sendable, Equatable {
       entries.append(try Self.entry(mount, policy, layout, owner))
     }
     addDefaults(policy, owner)
+    if policy.hasSecretFiles {
+      var entry = Entry(target: Secret.folder, source: .path(secrets ?? "\(layout.run)/secrets"), readOnly: true)
+      entry.isOurs = true
+      entries.append(entry)
+    }
     try checkTargets()
-    for case .path(let source) in entries.filter({ $0.making == nil }).map(\.source) { try checkSource(source) }
+    for case .path(let source) in entries.filter({ $0.making == nil && !$0.isOurs }).map(\.source) {
+      try checkSource(source)
+    }
     if let pins { pinSources(below: pins) }
   }
 
@@ -181,6 +192,11 @@ package struct MountTable: Sendable, Equatable {
     entries.sort { $0.target.split(separator: "/").lexicographicallyPrecedes($1.target.split(separator: "/")) }
     for (index, entry) in entries.enumerated() {
       try Self.checkTarget(entry.target)
+      // Places of ours lie in it, which nobody may lay out beforehand.
+      if entry.target == "/run", case .memory = entry.source {
+      } else if entry.target == "/run" {
+        throw .badTarget(entry.target, reason: "the supervisor's own mounts lie in it: mount below it, or memory")
+      }
       for other in entries[..<index] {
         guard other.target != entry.target else { throw .duplicateTarget(entry.target) }
         guard Self.isInside(entry.target, other.target) else { continue }

@@ -7,7 +7,7 @@ internal import Linux
 extension MountTable {
   /// Gives each source that the policy names a place below `folder`.
   mutating func pinSources(below folder: String) {
-    for (index, entry) in entries.enumerated() where entry.making == nil {
+    for (index, entry) in entries.enumerated() where entry.making == nil && !entry.isOurs {
       guard case .path(let path) = entry.source else { continue }
       entries[index].named = path
       entries[index].source = .path("\(folder)/\(index)")
@@ -38,7 +38,7 @@ extension MountTable {
   /// The pinned sources as the process `pid` sees them: false if it has another view of the mounts, and would see empty folders.
   package func pinsAreSeen(by pid: Int32) -> Bool {
     entries.allSatisfy { entry in
-      guard entry.named != nil, case .path(let path) = entry.source else { return true }
+      guard entry.named != nil || entry.isOurs, case .path(let path) = entry.source else { return true }
       var here = stat()
       var there = stat()
       return stat(path, &here) == 0 && stat("/proc/\(pid)/root\(path)", &there) == 0
@@ -65,7 +65,7 @@ extension MountTable {
   }
 
   /// best effort: what is still held keeps its place until the next try, and nobody but root can reach it.
-  private static func unpin(_ path: String) {
+  static func unpin(_ path: String) {
     while umount2(path, Int32(MNT_DETACH | UMOUNT_NOFOLLOW)) == 0 {}
     if unlink(path) != 0 { rmdir(path) }
   }

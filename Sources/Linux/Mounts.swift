@@ -124,6 +124,16 @@ extension Place {
   }
 }
 
+extension Place {
+  /// A new file of mode 0600 in a folder nobody else can change, open for writing.
+  package static func makeEmptyFile(_ name: String, in folder: Int32) throws(SystemFault) -> Descriptor {
+    Descriptor(
+      owning: try check("open", name) {
+        openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+      })
+  }
+}
+
 /// A mount that hangs nowhere yet. Gone when let go of without being attached.
 package struct DetachedMount: ~Copyable, Sendable {
   private let descriptor: Descriptor
@@ -172,6 +182,13 @@ package struct DetachedMount: ~Copyable, Sendable {
 
   /// Its root, open as a folder or place, for as long as the mount object lives.
   package borrowing func duplicate() throws(SystemFault) -> Descriptor { try descriptor.duplicate() }
+
+  /// Makes its file system read-only for good, whatever mounts of it say. `flag`: an option it was made with and must be told again.
+  package borrowing func seal(_ flag: String?, _ path: String) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      _ = try checkShim("fspick", path) { cl_seal_file_system(raw, flag) }
+    }
+  }
 
   /// Adds rules to it alone, attached or not.
   package borrowing func restrict(_ rules: MountRules, _ path: String) throws(SystemFault) {

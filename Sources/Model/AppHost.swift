@@ -283,6 +283,12 @@ package protocol AppHost: Sendable {
   /// What the image's name of a policy means now, if that is known here without fetching anything; nil: nothing to compare.
   func present(_ policy: Policy) async -> String?
 
+  /// The names of the policy's secrets whose content is not what the app was given at its last start.
+  func changedSecrets(_ policy: Policy) async -> [String]
+
+  /// Forgets what is kept of an app beside its data and log, when it is taken down for good.
+  func forget(_ app: AppID) async
+
   /// The handle of the instance that `create` would make, if that is known before, and if an instance that was not started ends
   /// with this process; else nil.
   func plannedHandle(_ launch: Launch) -> String?
@@ -360,4 +366,8 @@ extension AppHost {
   package func plannedHandle(_ launch: Launch) -> String? { nil }
 
   package func present(_ policy: Policy) async -> String? { nil }
+
+  package func changedSecrets(_ policy: Policy) async -> [String] { [] }
+
+  package func forget(_ app: AppID) async {}
 }

@@ -41,6 +41,8 @@ package struct Policy: Sendable, Equatable {
   package var stopGrace: Duration = .seconds(10)
   package var network = Network()
   package var mounts: [Mount] = []
+  /// Files under `/run/secrets`, and what `environment` takes values from.
+  package var secrets: [Secret] = []
   package var readOnlyRoot = true
   package var capabilities = CapabilitySet()
   package var securityOptions: [String] = []
@@ -111,10 +113,14 @@ package struct Policy: Sendable, Equatable {
 
   package struct EnvironmentEntry: Sendable, Equatable {
     package var name: String
+    /// Empty where a secret gives the value.
     package var value: String
-    package init(name: String, value: String) {
+    /// The name of the secret whose content is the value at start; nil: `value` is.
+    package var secret: String?
+    package init(name: String, value: String, secret: String? = nil) {
       self.name = name
       self.value = value
+      self.secret = secret
     }
   }
 

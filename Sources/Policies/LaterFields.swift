@@ -21,11 +21,8 @@ let laterFields: [Field] = [
       .init("inodes", .text(most: 32), "Files, as 200k"),
     ]), "disk limits"),
   Field(
-    later: "secrets", "Secrets as files", .list(.either([.objectName, secret], said: "a name, or {source, target}")),
-    "secrets"),
-  Field(
     later: "configs", "Configuration as files",
-    .list(.either([.objectName, secret], said: "a name, or {source, target}")), "configs"),
+    .list(.either([.objectName, config], said: "a name, or {source, target}")), "configs"),
   Field(later: "permissions", "Calls the app may make", .list(.text()), "apps' calls"),
   Field(later: "provides", "What other apps may use", .list(.text()), "routes between apps"),
   Field(later: "uses", "What the app uses of others", .list(.text()), "routes between apps"),
@@ -65,7 +62,7 @@ let laterFields: [Field] = [
     ]), "the desktop"),
 ]
 
-private let secret = Form.object([
+private let config = Form.object([
   .init("source", .objectName, "Its name", required: true), .init("target", .text(), "File name, or a path"),
   .init("uid", .text(most: 16), "Owner"), .init("gid", .text(most: 16), "Group"), .init("mode", .mode, "Always octal"),
   .init("file", .path, "Where the value is"), .init("environment", .text(), "Variable that holds it"),

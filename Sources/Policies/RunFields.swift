@@ -7,7 +7,12 @@ let runFields: [Field] = [
     show: { _ in nil }),
   Field(
     "environment", "The app's environment", environmentForm, read: readEnvironment,
-    show: { .map($0.environment.map { ($0.name, .string($0.value)) }) }),
+    show: { policy in
+      .map(
+        policy.environment.map { entry in
+          (key: entry.name, value: value(of: entry))
+        })
+    }),
   Field(
     "working_dir", "Where the program starts", .target,
     read: { $1.policy.workingDirectory = $0.text.map { absolutePath($0, in: "/") } },
@@ -50,6 +55,10 @@ let runFields: [Field] = [
     read: { $1.policy.profiles = $0.texts }, show: { .strings($0.profiles) }),
 ]
 
+private func value(of entry: Policy.EnvironmentEntry) -> JSONValue {
+  entry.secret.map { .object(["secret": .string($0)]) } ?? .string(entry.value)
+}
+
 private let environmentForm = Form.either(
   [
     .map(
@@ -58,7 +67,7 @@ private let environmentForm = Form.either(
           [
             .text(most: 131_072),
             .object([
-              .init("secret", .objectName, "A secret's name", required: true, later: "secrets in the environment")
+              .init("secret", .objectName, "A secret's name, whose content is the value", required: true)
             ]),
           ], said: "text"))),
     .list(.text(most: 131_072)),
@@ -148,17 +157,29 @@ func assignment(_ line: Substring) -> Assignment {
   return .value(String(name), String(value))
 }
 
-private func setEnvironment(_ name: String, _ value: String, _ draft: inout Draft) {
+private func setEnvironment(_ name: String, _ value: String, secret: String? = nil, _ draft: inout Draft) {
   if let position = draft.policy.environment.firstIndex(where: { $0.name == name }) {
     draft.policy.environment[position].value = value
+    draft.policy.environment[position].secret = secret
   } else {
     let position = draft.policy.environment.firstIndex { $0.name > name } ?? draft.policy.environment.endIndex
-    draft.policy.environment.insert(Policy.EnvironmentEntry(name: name, value: value), at: position)
+    draft.policy.environment.insert(Policy.EnvironmentEntry(name: name, value: value, secret: secret), at: position)
   }
 }
 
 @Sendable private func readEnvironment(_ node: Written, _ draft: inout Draft) {
-  for entry in readPairs(node, &draft) { setEnvironment(entry.name, entry.value, &draft) }
+  let plain = node.members.map { members in
+    node.with(.map(members.filter { $0.value["secret"] == nil }))
+  }
+  for entry in readPairs(plain ?? node, &draft) { setEnvironment(entry.name, entry.value, &draft) }
+  for member in node.members ?? [] {
+    guard let secret = member.value["secret"]?.text else { continue }
+    guard !member.key.isEmpty, !member.key.contains("="), isPath(member.key) else {
+      draft.findings.error(member.keyNode, "\(member.key.quoted) cannot be a name here")
+      continue
+    }
+    setEnvironment(member.key, "", secret: secret, &draft)
+  }
 }
 
 /// Nil: not a form of `user`. A gid left out is the uid's number.

@@ -21,6 +21,7 @@ enum Attestation {
       reports = layers(facts.pid, status, expected, launch, group) + walls(facts, status, policy)
     }
     if let root = root(facts, asked: policy.readOnlyRoot) { reports.append(root) }
+    if let score = outOfMemoryScore(facts.pid, asked: policy.limits.oomScoreAdjustment) { reports.append(score) }
     return reports + group.readBack(policy.limits, share: CPUShare(policy))
   }
 
@@ -105,6 +106,16 @@ enum Attestation {
     guard let text = try? File.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return false }
     let fields = text[text.index(after: end)...].split(separator: " ")
     return fields.count > 6 && UInt64(fields[6]).map { $0 & 4 != 0 } ?? false
+  }
+
+  /// How soon it is killed for memory; an app may only ask for sooner. Nil: the process is gone.
+  private static func outOfMemoryScore(_ pid: Int32, asked: Int32) -> LayerReport? {
+    guard let text = try? File.text("/proc/\(pid)/oom_score_adj"), let found = Int32(text.prefix { $0 != "\n" }) else {
+      return nil
+    }
+    return LayerReport(
+      name: "oom_score_adj", asked: String(asked), effective: String(found),
+      status: found >= asked ? .enforced : .missing, note: found >= asked ? nil : "\(found) instead of \(asked)")
   }
 
   /// Whether the mount that the app sees as `/` is read-only, by the kernel's list; nil: the process is gone.

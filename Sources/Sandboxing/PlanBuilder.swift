@@ -164,11 +164,12 @@ extension LaunchPlan {
     } else {
       builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName)
       builder.addFolder("run")
-      builder.addFolder("run/supervisor")
     }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
+    // After them: the app's own /run would hide it.
+    if policy.rootfs == nil { builder.addFolder("run/supervisor") }
     builder.addFolder("tmp", mode: 0o1777)
     var holder: UInt32?
     switch place.holder {
@@ -200,7 +201,7 @@ extension LaunchPlan {
       "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       "HOME": policy.rootfs == nil ? "/data" : "/",
     ]
-    for entry in policy.environment { values[entry.name] = entry.value }
+    for entry in policy.environment where entry.secret == nil { values[entry.name] = entry.value }
     if policy.readiness == .notify { values["NOTIFY_SOCKET"] = notifySocket }
     return values.map { "\($0.key)=\($0.value)" }.sorted()
   }

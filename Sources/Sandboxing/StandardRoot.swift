@@ -106,9 +106,10 @@ struct RootBuilder {
       addParents(path)
       var rules: MountRules = [.noSetuid, .noDevices]
       if entry.readOnly { rules.insert(.readOnly) }
+      if entry.isOurs { rules.insert(.noExecution) }
       switch entry.source {
       case .path(let source):
-        let folder = (try? Place.kind(source)) == .folder
+        let folder = entry.isOurs || (try? Place.kind(source)) == .folder
         add(path, .bind(source: source, rules: rules, folder: folder, follow: false))
       case .memory(let size, let mode):
         let isTemporary = entry.target == "/tmp"

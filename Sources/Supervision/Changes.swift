@@ -36,8 +36,17 @@ extension Supervisor {
 
   /// What has to happen for an app to be as `new` says, as the runtime that it has, or gets, sees both.
   /// `moved`: what its image's name means by now, if that is another image than the one it was made from.
-  func difference(_ record: AppRecord?, _ new: Policy, moved: String? = nil) -> Change {
+  /// `secrets`: the names of those whose content is another than it was given.
+  func difference(_ record: AppRecord?, _ new: Policy, moved: String? = nil, secrets: [String] = []) -> Change {
     var change = difference(of: record, new)
+    if let record, !secrets.isEmpty {
+      let kind: Change.Kind = record.runtime == .native ? .restart : .recreate
+      for name in secrets {
+        change.fields.append(
+          Change.Difference(key: "secrets.\(name)", old: "as it was given", new: "another content", kind: kind))
+      }
+      change.kind = max(change.kind, kind)
+    }
     guard let moved, let record else { return change }
     change.fields.append(
       Change.Difference(

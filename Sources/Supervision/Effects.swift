@@ -283,6 +283,12 @@ extension Supervisor {
     }
   }
 
+  private func forgetSecrets(_ app: AppID, _ record: AppRecord) {
+    guard !record.policy.allSecrets.isEmpty, let host = setup.hosts[record.runtime] else { return }
+    // Ends by itself, at once.
+    Task { await host.forget(app) }
+  }
+
   private func forget(_ seat: Seat) {
     guard let record = self[seat] else { return }
     // The app is not gone while anything of it is there: the last one to leave says so.
@@ -298,6 +304,7 @@ extension Supervisor {
     }
     lastRuns[seat.app] = nil
     dismiss(seat.app, "it was removed")
+    forgetSecrets(seat.app, record)
     record.debugger?.finish(.failed(HostFailure(.failed, "\(seat.app) was removed")))
     forgetBeside(seat.app)
     save([.removeApp(seat.app), tell("app.removed", seat.app, [:])])

@@ -52,6 +52,17 @@ extension Supervisor {
     return moved
   }
 
+  /// The secrets whose content is another than the app was given; nothing of them leaves the host that compares.
+  func changedSecrets(_ checked: [CheckedApp]) async -> [AppID: [String]] {
+    var changed: [AppID: [String]] = [:]
+    for app in checked where !app.policy.allSecrets.isEmpty {
+      guard let record = apps[app.policy.id], let host = setup.hosts[record.runtime] else { continue }
+      let names = await host.changedSecrets(app.policy)
+      if !names.isEmpty { changed[app.policy.id] = names }
+    }
+    return changed
+  }
+
   /// The image's name, of an app that has one pinned under that name.
   private func pinnedName(_ app: CheckedApp) -> String? {
     guard let record = apps[app.policy.id], record.runtime == .container, !record.stored.artifact.isEmpty,

@@ -47,13 +47,14 @@ extension Supervisor {
     var targets: [Target] = []
     var changes: [AppID: AppliedChange] = [:]
     let moved = await movedImages(checked)
+    let secrets = await changedSecrets(checked)
     for app in checked {
       let id = app.policy.id
       let old = apps[id]
       let base = Self.document(app.canonical)
       let overrides = old?.overrides ?? []
       let (policy, canonical) = overrides.isEmpty ? (app.policy, app.canonical) : try effective(base, overrides, id)
-      let change = difference(old, policy, moved: moved[id])
+      let change = difference(old, policy, moved: moved[id], secrets: secrets[id] ?? [])
       targets.append(Target(id: id, base: base, policy: policy, canonical: canonical, change: change))
       let want: StoredApp.Want = isAtRest ? .stopped : keepWants ? old?.stored.want ?? .running : .running
       changes[id] = Self.applied(old, change, recreate: recreate, want)

@@ -21,12 +21,13 @@ extension Supervisor {
   {
     var planned: [PlannedChange] = []
     let moved = await movedImages(checked)
+    let secrets = await changedSecrets(checked)
     for app in checked {
       let id = app.policy.id
       let record = apps[id]
       let overrides = record?.overrides ?? []
       let (policy, canonical) = try effective(Self.document(app.canonical), overrides, id)
-      var change = difference(record, policy, moved: moved[id])
+      var change = difference(record, policy, moved: moved[id], secrets: secrets[id] ?? [])
       if let record, recreate { change.kind = record.life.isAtRest ? .start : .recreate }
       if let record, change.kind == .none, record.life.want != .running || record.life.isAtRest { change.kind = .start }
       var entry = PlannedChange(id: id, change: change, overrides: overrides, behind: record?.behind)

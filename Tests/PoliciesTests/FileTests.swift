@@ -67,7 +67,7 @@ import Testing
     let lines = [
       "egress": "{allow: [\"a:443\"]}", "bandwidth": "{egress: 10mbit}",
       "devices": "[\"/dev/x\"]",
-      "disk": "{data: 2g}", "secrets": "[db]", "configs": "[db]", "permissions": "[log]", "provides": "[queue/q]",
+      "disk": "{data: 2g}", "configs": "[db]", "permissions": "[log]", "provides": "[queue/q]",
       "uses": "[queue/q]",
       "pipes": "{p: {from: a, to: b}}", "queues": "{q: {kind: fifo}}", "shm": "{s: {size: 1m}}",
       "stdio": "{stdin: pipe/p}",
@@ -80,7 +80,6 @@ import Testing
     #expect(complaints("runtime: wasm") == ["runtime wasm is not supported yet"])
     #expect(
       complaints("volumes: [{type: overlay, source: ./b, target: /b}]") == ["volume type overlay is not supported yet"])
-    #expect(complaints("environment: {A: {secret: s}}") == ["secret is not supported yet"])
   }
 
   @Test(

@@ -44,6 +44,9 @@ int cl_attach_mount(int mount, int target);
 // mount of type `type`.
 int cl_new_mount(const char *type, const char *const options[], uint64_t attributes);
 
+// The file system behind a mount becomes read-only for everybody, through fspick(2); `flag` (or NULL) is what it must be told again.
+int cl_seal_file_system(int mount, const char *flag);
+
 // mount(2) of "/" as private, all below included.
 int cl_make_all_private(void);
 

@@ -24,6 +24,7 @@ struct Doctor: ParsableCommand {
     var examination = Examination()
     examination.host()
     examination.limits()
+    examination.outOfMemory()
     examination.layers()
     examination.programs(session.daemon)
     examination.engines(session.environment)
@@ -70,6 +71,18 @@ struct Examination {
     } catch {
       add("host", "cgroups", .missing, error.description, fix: "mount cgroup2 on /sys/fs/cgroup", required: true)
     }
+  }
+
+  /// Whether the kernel remembers how soon apps are to be killed for memory, so that none of them can take that back.
+  mutating func outOfMemory() {
+    guard getuid() == 0 else { return }
+    let isKept = Privileges.keepsOutOfMemoryScore
+    add(
+      "limits", "oom_score_adj", isKept ? .enforced : .missing,
+      isKept
+        ? "an app cannot lower its own below what its policy says"
+        : "a container could lower its own: the supervisor lacks CAP_SYS_RESOURCE of the host. Native apps are held by Landlock",
+      fix: isKept ? nil : "run the supervisor with CAP_SYS_RESOURCE on the host itself")
   }
 
   // MARK: Limits
@@ -212,9 +225,23 @@ struct Examination {
     if let client = try? daemon.connect(), let version = try? client.call("version") {
       if let engine = version["engine"] { gate(engine) }
       add("daemon", "this instance", .available, "pid \(version["pid"]?.integerValue ?? 0), \(daemon.folders.socket)")
+      degraded(client)
     } else {
       add(
         "daemon", "this instance", .absent, "not running (\(daemon.folders.socket))", fix: "`supervisor up` starts it")
+    }
+  }
+
+  /// Apps that run without something their policy asks for, because it says `enforcement: degrade`.
+  private mutating func degraded(_ client: RPCClient) {
+    // best effort: who may not list apps does not see them here either.
+    let apps = (try? client.call("app.list"))?["apps"]?.arrayValue ?? []
+    for app in apps {
+      for line in (app["missing"]?.arrayValue ?? []).compactMap(\.stringValue) {
+        add(
+          "apps", app["name"]?.stringValue ?? "", .missing, "runs degraded: \(line)",
+          fix: "make this host able to hold it, or change the policy; enforcement: strict refuses instead")
+      }
     }
   }
 

@@ -143,6 +143,9 @@ struct Status: ParsableCommand {
         "  \(name)\(String(repeating: " ", count: 11 - name.count))\(name == "Status" ? value : Output.escaped(value))")
     }
     for item in app["overrides"]?.arrayValue ?? [] { Output.line("  Set*       \(PlanView.override(item))") }
+    for item in app["missing"]?.arrayValue ?? [] {
+      Output.line("  \(Style.error.on("Degraded"))   \(Output.escaped(item.stringValue ?? ""))")
+    }
     if let behind = app["behind"]?.stringValue { Output.line("  Not in force \(Output.escaped(behind))") }
     let layers = app["layers"]?.arrayValue ?? []
     guard !layers.isEmpty else { return }

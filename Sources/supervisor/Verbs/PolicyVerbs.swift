@@ -9,7 +9,7 @@ internal import RPC
 struct PolicyGroup: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "policy", abstract: "Check policy files and look into them; needs no daemon and no root.",
-    subcommands: [PolicyCheck.self, PolicyShow.self, PolicySchema.self])
+    subcommands: [PolicyCheck.self, PolicyShow.self, PolicyScore.self, PolicySchema.self])
 }
 
 /// Policies read and checked by this program alone.
