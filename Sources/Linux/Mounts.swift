@@ -109,6 +109,8 @@ extension Place {
 extension Place {
   package static func makeFolder(_ name: String, in folder: Int32, mode: UInt32) throws(SystemFault) {
     try check("mkdir", name) { mkdirat(folder, name, mode) }
+    // The umask takes away what others may write.
+    if mode & 0o022 != 0 { try check("chmod", name) { fchmodat(folder, name, mode, 0) } }
   }
 
   package static func makeLink(_ name: String, in folder: Int32, to target: String) throws(SystemFault) {

@@ -33,6 +33,7 @@ package actor RPCServer {
   /// Bounds a connection is held to (security.md 2.6).
   private static let inFlight = 128
   static let maximumConnections = 1024
+  private static let acceptedAtOnce = 16
   private static let incompleteFrame = Duration.seconds(10)
   private static let stalledReader = Duration.seconds(10)
   /// Descriptors that one message may bring, and that may wait for the rest of their frame.
@@ -132,7 +133,8 @@ package actor RPCServer {
   // MARK: Connections
 
   private func accept() {
-    while connections.count < Self.maximumConnections {
+    for _ in 0..<Self.acceptedAtOnce {
+      guard connections.count < Self.maximumConnections else { return pauseAccepting() }
       do throws(SystemFault) {
         let socket = try listener.withRaw { (raw) throws(SystemFault) in try UnixSocket.accept(raw) }
         guard let socket else { return }
@@ -143,7 +145,7 @@ package actor RPCServer {
         return
       }
     }
-    pauseAccepting()
+    // What is left waits for what others have sent: one who connects without end must not keep this loop to herself.
   }
 
   private func pauseAccepting() {

@@ -36,6 +36,8 @@ final class Arena {
   let honeypots: Honeypots
   private let attacker: Control
   private let canary: Control
+  /// Where an innocent app sends back what it gets.
+  let echoPort: UInt16
   private var before: Watched?
   private var digestBefore = ""
   let probe: String
@@ -43,6 +45,7 @@ final class Arena {
   init(_ ground: Ground) throws {
     self.ground = ground
     probe = try #require(Probe.path)
+    echoPort = try Honeypots.freePort()
     honeypots = try Honeypots()
     if let rig = ground.rig {
       let recorder = try Recorder(to: try #require(rig.socket))
@@ -55,7 +58,11 @@ final class Arena {
     attacker = try Control("\(instance.root)-attacker")
     canary = try Control("\(instance.root)-canary")
     try prepareSecrets()
+    try FileManager.default.createDirectory(atPath: "\(instance.root)/config", withIntermediateDirectories: true)
+    try "privileged_apps: [as-privileged]\n".write(
+      toFile: "\(instance.root)/config/config.yaml", atomically: true, encoding: .utf8)
     try instance.write("canary", app("canary", ["serve"], control: canary, "mem_limit: 64m\npids_limit: 16\n"))
+    try instance.write("echo", app("echo", ["echo", "7000"], "ports: ['127.0.0.1:\(echoPort):7000']\nmem_limit: 64m\n"))
     let up = instance.up()
     try #require(up.code == 0, "\(up.err)")
     instance.knownID = instance.id
@@ -91,8 +98,11 @@ final class Arena {
   }
 
   /// A policy that runs the probe under the default preset.
-  func app(_ name: String, _ words: [String], control: Control? = nil, _ more: String = "") -> String {
-    var mounts = control.map { ["{type: bind, source: \($0.folder), target: /control}"] } ?? []
+  func app(
+    _ name: String, _ words: [String], control: Control? = nil, readsOnly: Bool = false, _ more: String = ""
+  ) -> String {
+    let rule = readsOnly ? ", read_only: true" : ""
+    var mounts = control.map { ["{type: bind, source: \($0.folder), target: /control\(rule)}"] } ?? []
     var entry = probe
     if ground != .native {
       entry = "/probe"
@@ -123,9 +133,11 @@ final class Arena {
   func attack(_ name: String) throws -> Answer { try attacker.ask(name) }
 
   /// Runs an attack as an app of its own until it has told what came of it; it may go on.
-  func launch(_ name: String, _ words: [String], control: Control? = nil, _ more: String = "") throws -> Outcome {
+  func launch(
+    _ name: String, _ words: [String], control: Control? = nil, readsOnly: Bool = false, _ more: String = ""
+  ) throws -> Outcome {
     let id = name.lowercased()
-    let file = try instance.write(id, app(id, words, control: control, more))
+    let file = try instance.write(id, app(id, words, control: control, readsOnly: readsOnly, more))
     return instance.run("up", "-d", "--wait", "--progress", "quiet", file)
   }
 
@@ -152,6 +164,13 @@ final class Arena {
     let down = instance.run("down", id, "--data", "-y", "--progress", "quiet")
     if down.code != 0 { Issue.record("\(name) could not be removed: \(down.err)") }
     try? FileManager.default.removeItem(atPath: "\(instance.policies)/\(id).yaml")
+  }
+
+  /// From now on an innocent app and an operator are asked how they do.
+  func pulse() -> Pulse {
+    Pulse(port: echoPort) { [instance = Unchecked(instance)] in
+      instance.value.run("ps", "-q", within: 30).code == 0
+    }
   }
 
   // MARK: What must hold after each attack
@@ -184,10 +203,10 @@ final class Arena {
       daemon: daemon, daemonBegan: String(began ?? "?"), files: Process.files(daemon).count,
       threads: number("Threads:"), resident: number("VmRSS:"), canary: Int32(canary), attackers: attackers,
       mounts: text("/proc/self/mountinfo").split(separator: "\n").filter { $0.contains(instance.root) }.count,
-      // A generation's number aside, which a restart changes.
-      names: ((try? FileManager.default.subpathsOfDirectory(atPath: "\(instance.root)/run")) ?? []).map {
-        $0.replacing(/\.[0-9]+\./, with: ".")
-      }.sorted(),
+      // A generation's number aside, which a restart changes, and filters, which are kept by their content.
+      names: ((try? FileManager.default.subpathsOfDirectory(atPath: "\(instance.root)/run")) ?? []).filter {
+        !$0.hasPrefix("seccomp/") && $0 != "binds"
+      }.map { $0.replacing(/\.[0-9]+\./, with: ".") }.sorted(),
       taint: text("/proc/sys/kernel/tainted"))
   }
 
@@ -280,6 +299,7 @@ struct Arenas: SuiteTrait, TestScoping {
     for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
   ) async throws {
     defer {
+      Measures.tell()
       Arena.endAll()
       Probe.clear()
     }

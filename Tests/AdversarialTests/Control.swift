@@ -77,6 +77,15 @@ final class Honeypots {
     for listener in listeners { _ = fcntl(listener, F_SETFL, O_NONBLOCK) }
   }
 
+  /// A TCP port of 127.0.0.1 that is free.
+  static func freePort() throws -> UInt16 {
+    let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(raw) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    return try listen(raw, &address)
+  }
+
   private static func listen(_ raw: Int32, _ address: inout sockaddr_in) throws -> UInt16 {
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     let bound = withUnsafeMutablePointer(to: &address) {

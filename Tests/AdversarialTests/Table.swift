@@ -21,6 +21,27 @@ enum Layer: String, CaseIterable, CustomTestStringConvertible {
   var testDescription: String { rawValue }
 }
 
+/// What an attacker's policy asks for: the table is for the first, and says where the others differ from it.
+enum Variant: String, CaseIterable, CustomTestStringConvertible {
+  case standard, minimal
+  /// What images off the shelf need: their own user, which is root, a root that can be written, capabilities to change users.
+  case shelf
+  case privileged
+  var testDescription: String { rawValue }
+
+  /// In a policy.
+  func yaml(_ ground: Ground) -> String {
+    switch self {
+    case .standard: ""
+    case .minimal: "sandbox: minimal\n"
+    case .shelf:
+      "read_only: false\nuser: \(ground == .native ? "'0:0'" : "image")\n"
+        + "cap_add: [CHOWN, DAC_OVERRIDE, FOWNER, KILL, NET_BIND_SERVICE, SETGID, SETUID]\n"
+    case .privileged: "sandbox: privileged\nuser: \(ground == .native ? "auto" : "image")\n"
+    }
+  }
+}
+
 /// What must come of one step of an attack.
 struct Row {
   enum Cell {
@@ -40,6 +61,7 @@ struct Row {
     case blocked(String)
   }
 
+  var variant = Variant.standard
   var attack: String
   /// A trailing `*` stands for anything.
   var step: String
@@ -94,15 +116,18 @@ struct Table {
       return true
     }
     let fields = line.components(separatedBy: "|").map { $0.trimmingCharacters(in: .whitespaces) }
-    guard fields.count == 6 else { return false }
-    var row = Row(attack: fields[0], step: fields[1], cells: [:], without: [:])
+    let names = fields[0].split(separator: " ").map(String.init)
+    let variant = names.count == 2 ? Variant(rawValue: names[0]) : .standard
+    guard let variant, let attack = names.last, fields.count == (variant == .standard ? 6 : 5) else { return false }
+    var row = Row(variant: variant, attack: attack, step: fields[1], cells: [:], without: [:])
     var last = ""
     for (ground, text) in zip(Ground.allCases, fields[2...4]) {
       if text != "=" { last = text }
+      if last == "-", variant != .standard { continue }
       guard let cell = Self.cell(last) else { return false }
       row.cells[ground] = cell
     }
-    for change in fields[5].split(separator: " ") {
+    for change in (fields.count > 5 ? fields[5] : "").split(separator: " ") {
       let parts = change.split(separator: ":").map(String.init)
       guard parts.count == 2, let layer = Layer(rawValue: parts[0]) else { return false }
       row.without[layer] = ["open": .open, "open?": .mayOpen][parts[1]] ?? .blocked(parts[1])
@@ -123,17 +148,26 @@ struct Table {
     return .blocked(Set(errors), by: text[text.index(after: space)...].trimmingCharacters(in: .whitespaces))
   }
 
-  func rows(_ attack: String) -> [Row] { rows.filter { $0.attack == attack } }
+  /// Of the standard preset.
+  func rows(_ attack: String) -> [Row] { rows(attack, .standard) }
+
+  /// Those that are for this variant alone.
+  func rows(_ attack: String, _ variant: Variant) -> [Row] {
+    rows.filter { $0.attack == attack && $0.variant == variant }
+  }
 
   // MARK: Comparing
 
   /// Everything about `answer` that is not as the table says.
-  func differences(_ answer: Answer, _ ground: Ground) -> [String] {
+  func differences(_ answer: Answer, _ ground: Ground, _ variant: Variant = .standard) -> [String] {
     guard ["blocked", "succeeded"].contains(answer.verdict) else { return ["its verdict is \(answer.verdict)"] }
     let rows = rows(answer.attack)
+    let own = variant == .standard ? [] : self.rows(answer.attack, variant)
     var differences: [String] = rows.isEmpty ? ["the table does not know it"] : []
     for step in answer.steps {
-      let found = rows.filter { $0.matches(step.call) }
+      // A variant's own row is for only some runtimes, where it does not say `-` of the others.
+      let special = own.filter { $0.matches(step.call) && $0.cells[ground] != nil }
+      let found = special.isEmpty ? rows.filter { $0.matches(step.call) } : special
       guard found.count == 1, let cell = found.first?.cells[ground] else {
         differences.append("\(found.count) rows of the table are for `\(step.call)`")
         continue
@@ -144,7 +178,7 @@ struct Table {
       default: differences.append("`\(step.call)` \(step.result) \(step.detail)")
       }
     }
-    for row in rows where !answer.steps.contains(where: { row.matches($0.call) }) {
+    for row in rows + own where row.cells[ground] != nil && !answer.steps.contains(where: { row.matches($0.call) }) {
       differences.append("`\(row.step)` was not tried")
     }
     return differences
@@ -173,6 +207,27 @@ struct Table {
       let rows = family.attacks.flatMap(rows)
       let results = Ground.allCases.map { ground in Self.result(rows.compactMap { $0.cells[ground] }) }
       lines.append("| \(family.title) | \(results.joined(separator: " | ")) | \(Self.layers(rows)) |")
+    }
+    return lines.joined(separator: "\n")
+  }
+
+  /// The README's other table: what other presets let through, runtime by runtime, and what is let be.
+  var variantSummary: String {
+    var lines = ["| Preset | runtime | What else gets through, and why it is let be |", "|---|---|---|"]
+    for variant in Variant.allCases where variant != .standard {
+      for ground in Ground.allCases {
+        var calls: [(reason: String, steps: [String])] = []
+        for row in rows where row.variant == variant {
+          guard case .known(let reason)? = row.cells[ground] else { continue }
+          if let place = calls.firstIndex(where: { $0.reason == reason }) {
+            calls[place].steps.append(row.step)
+          } else {
+            calls.append((reason, [row.step]))
+          }
+        }
+        let words = calls.map { "\($0.reason) (\($0.steps.joined(separator: ", ")))" }
+        lines.append("| \(variant) | \(ground) | \(words.isEmpty ? "nothing" : words.joined(separator: "; ")) |")
+      }
     }
     return lines.joined(separator: "\n")
   }

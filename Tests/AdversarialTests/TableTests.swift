@@ -41,6 +41,8 @@ extension Attacks {
     func readme() throws {
       let text = try String(contentsOfFile: "\(Instance.sources)/README.md", encoding: .utf8)
       #expect(text.contains(Table.shared.summary), "the table should be:\n\(Table.shared.summary)")
+      let variants = Table.shared.variantSummary
+      #expect(text.contains(variants), "the presets' table should be:\n\(variants)")
     }
   }
 }

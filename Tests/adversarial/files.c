@@ -91,9 +91,7 @@ static void kernel_files(void) { // A03
   write_file("write core_pattern", "/proc/sys/kernel/core_pattern");
   write_file("write hostname", "/proc/sys/kernel/hostname");
   write_file("write sysrq-trigger", "/proc/sysrq-trigger");
-  struct stat first, self;
-  // In a container, pid 1 may be the app itself, or an init with its user.
-  int own = stat("/proc/1", &first) == 0 && stat("/proc/self", &self) == 0 && first.st_uid == self.st_uid;
+  int own = first_is_own();
   const char *parts[] = {"environ", "mem", "root/etc/shadow", "cwd/etc/shadow", "maps"};
   for (int i = 0; i < 5; i++) {
     char path[64], call[80];
@@ -115,6 +113,11 @@ static void kernel_files(void) { // A03
 static void devices(void) { // A06
   attempt("mknod char", mknod("/tmp/null", S_IFCHR | 0666, makedev(1, 3)));
   attempt("mknod block", mknod("/tmp/disk", S_IFBLK | 0666, makedev(254, 0)));
+  // What could be made is no use if it cannot be opened.
+  struct stat disk;
+  if (stat("/tmp/disk", &disk) == 0) attempt("open the disk that was made", open("/tmp/disk", O_RDONLY | O_CLOEXEC));
+  else absent("open the disk that was made", "none could be made");
+  unlink("/tmp/disk"), unlink("/tmp/null");
   const char *names[] = {"vda", "sda", "kmsg", "mem", "kvm", "fuse", "loop-control", "vsock", "net/tun", "tty0", "vhost-vsock", "snapshot"};
   for (int i = 0; i < 12; i++) {
     char path[64];

@@ -74,12 +74,6 @@ static void namespaces(void) { // A05
   else blocked("the host's ids", EPERM);
 }
 
-// In a container, pid 1 may be the app itself, or an init with its user.
-static int first_is_own(void) {
-  struct stat first, self;
-  return stat("/proc/1", &first) == 0 && stat("/proc/self", &self) == 0 && first.st_uid == self.st_uid;
-}
-
 static void processes(void) { // A08
   pid_t first = 1;
   char byte;

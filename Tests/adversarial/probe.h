@@ -17,6 +17,9 @@ long attempt_or(const char *call, long answer, int not_tried, const char *why);
 // Runs `body` in a child: the signal it died by, else 0; its exit code in *code.
 int in_child(void (*body)(void), int *code);
 
+// Whether pid 1 is the app itself, or an init that it may look into as into itself: nothing to attack.
+int first_is_own(void);
+
 struct attack {
   const char *name;
   void (*run)(void);

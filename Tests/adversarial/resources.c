@@ -207,6 +207,21 @@ static void flood(void) { // A41
   blocked("flood", 0);
 }
 
+// Four that write and sync, one file each, for as long as they live.
+static void writers(void) { // A43
+  for (int i = 0; i < 4; i++) {
+    if (fork() != 0) continue;
+    static char block[256 << 10];
+    char name[32];
+    snprintf(name, sizeof name, "/data/.sync%d", i);
+    int fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    for (off_t place = 0; fd >= 0; place = (place + (off_t)sizeof block) % (32 << 20))
+      if (pwrite(fd, block, sizeof block, place) < 0 || fsync(fd) < 0) break;
+    _exit(1);
+  }
+  blocked("write and sync without end", 0);
+}
+
 static void stuck(void) {
   // The parent of a vfork waits, uninterruptible, for a child that has stopped.
   if (vfork() == 0) {
@@ -264,4 +279,4 @@ static void innocent(void) {
 
 const struct attack resource_attacks[] = {
     {"A33", fill_files}, {"A37", fork_bomb}, {"A38", memory},  {"A38x", out_of_memory}, {"A39", busy},
-    {"A40", objects},    {"A41", flood},     {"A44", stubborn_app}, {"A46", wrap_pids}, {"innocent", innocent}, {NULL, NULL}};
+    {"A40", objects},    {"A41", flood},     {"A43", writers}, {"A44", stubborn_app}, {"A46", wrap_pids}, {"innocent", innocent}, {NULL, NULL}};
