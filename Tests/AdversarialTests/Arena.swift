@@ -62,7 +62,8 @@ final class Arena {
     try "privileged_apps: [as-privileged]\n".write(
       toFile: "\(instance.root)/config/config.yaml", atomically: true, encoding: .utf8)
     try instance.write("canary", app("canary", ["serve"], control: canary, "mem_limit: 64m\npids_limit: 16\n"))
-    try instance.write("echo", app("echo", ["echo", "7000"], "ports: ['127.0.0.1:\(echoPort):7000']\nmem_limit: 64m\n"))
+    try instance.write(
+      "echo", app("echo", ["echo", "7000"], "ports: ['127.0.0.1:\(echoPort):7000']\nmem_limit: 64m\n"))
     let up = instance.up()
     try #require(up.code == 0, "\(up.err)")
     instance.knownID = instance.id

@@ -7,7 +7,8 @@ extension Attacks {
   @Suite("on what is shared", .serialized) struct Resources {
     static let names = ["A33", "A37", "A38", "A39", "A40", "A41", "A43", "A44", "A46"]
 
-    private func run(_ ground: Ground, _ name: String, _ words: [String], _ more: String = "") throws -> (Arena, Pulse) {
+    private func run(_ ground: Ground, _ name: String, _ words: [String], _ more: String = "") throws -> (Arena, Pulse)
+    {
       let arena = try Arena.on(ground)
       let pulse = arena.pulse()
       let up = try arena.launch(name, words, more)

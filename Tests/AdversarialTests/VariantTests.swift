@@ -25,7 +25,8 @@ extension Attacks {
       #expect(answers.map(\.attack) == Self.names)
       for answer in answers {
         let differences = Table.shared.differences(answer, ground, variant)
-        #expect(differences.isEmpty, "\(answer.attack) on \(ground) as \(variant): \(differences.joined(separator: "; "))")
+        #expect(
+          differences.isEmpty, "\(answer.attack) on \(ground) as \(variant): \(differences.joined(separator: "; "))")
       }
       arena.remove(id)
       try arena.check(id)
