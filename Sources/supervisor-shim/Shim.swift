@@ -306,7 +306,8 @@ final class Shim {
     // A writer of small pieces would otherwise have each of them moved and recorded alone: at most one round a millisecond. One
     // whose pipe would be half full before that is not kept waiting.
     sleep(until: Self.firstLook)
-    let sinceLast = Clock.monotonic() - lastDrain
+    // Bounded: the first time it is how long this machine has been up, which would not fit into the product below after five hours.
+    let sinceLast = min(Clock.monotonic() - lastDrain, 1_000_000_000)
     let waiting = Int64(pipe(of: stream)?.withRaw { Pipe.waiting($0) } ?? 0)
     sleep(until: waiting > 0 ? min(Self.longestWait, sinceLast * Self.halfFull / waiting) : Self.longestWait)
     drainOnce(stream)
