@@ -163,9 +163,9 @@ int cl_become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count) 
   return (int)result(syscall(SYS_setresuid, uid, uid, uid));
 }
 
-int cl_set_rlimit(int resource, uint64_t soft, uint64_t hard) {
+int cl_set_rlimit(int pid, int resource, uint64_t soft, uint64_t hard) {
   struct rlimit64 limit = {.rlim_cur = soft, .rlim_max = hard};
-  return (int)result(prlimit64(0, resource, &limit, NULL));
+  return (int)result(prlimit64(pid, resource, &limit, NULL));
 }
 
 int cl_close_from(unsigned first, int only_on_exec) {

@@ -3,6 +3,7 @@ internal import EngineAPI
 internal import FileSystems
 internal import Linux
 package import Model
+internal import Sandboxing
 internal import Scheduling
 
 extension ContainerHost {
@@ -18,6 +19,9 @@ extension ContainerHost {
     do throws(HostFailure) {
       try await redeliver(launch, facts)
       try await turnstile.pass { () throws(HostFailure) in
+        if facts.isRootless, engine.differences.dropsUlimitsRootless {
+          try await holdToUlimits(instance, launch, engine)
+        }
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
       }
       let run = try await attest(instance, launch, engine)
@@ -30,6 +34,27 @@ extension ContainerHost {
       await files.takeBack(secrets(launch, facts))
       await stopRejected(instance, engine, facts)
       throw error
+    }
+  }
+
+  /// Podman without root leaves out what create says of ulimits. Its process is made first, and given them while it waits to run the
+  /// app: we may, because the user namespace it is in is this user's.
+  private func holdToUlimits(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) {
+    let recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
+    try await asked { () throws(EngineFailure) in try await engine.initContainer(instance.handle) }
+    let details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
+    let pid = details.state.pid
+    do throws(SystemFault) {
+      let process = try Pidfd(of: pid, in: cgroup(instance, recipe.facts).path)
+      for limit in recipe.spec.host.ulimits {
+        guard let number = ResourceName.number(limit.name) else { continue }
+        func value(_ given: Int64) -> UInt64 { given < 0 ? .max : UInt64(given) }
+        try Privileges.limit(number, of: pid, process, soft: value(limit.soft), hard: value(limit.hard))
+      }
+    } catch {
+      throw HostFailure(
+        .refused, "\(instance.app) was killed before it ran: its ulimits could not be set: \(error)",
+        hint: "Without root a limit can be lowered only: see `ulimit -a -H` of your user")
     }
   }
 

@@ -127,9 +127,6 @@ struct Recipe {
     var limits = policy.limits.rlimits.map {
       Ulimit($0.name, soft: Int64(clamping: $0.soft), hard: Int64(clamping: $0.hard))
     }
-    // Podman without root leaves out whatever its Docker API is told of them: there they are the user's own, and one that the policy
-    // asks for is found missing after the start.
-    if facts.isRootless { return limits }
     for standard in [
       Ulimit("nofile", soft: 1024, hard: 1024), Ulimit("nproc", soft: 4096, hard: 4096),
       Ulimit("core", soft: 0, hard: 0),

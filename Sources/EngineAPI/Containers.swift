@@ -47,6 +47,14 @@ extension Engine {
     try await perform(verb(id, "start"))
   }
 
+  /// `POST /libpod/containers/{id}/init`, podman's own: makes the container's first process, which waits for `startContainer` before it
+  /// runs anything of the image. Inspect tells its number.
+  package func initContainer(_ id: String) async throws(EngineFailure) {
+    var request = verb(id, "init", "make the process of")
+    request.path = "/v4.0.0/libpod/containers/\(Request.encode(id))/init"
+    try await perform(request)
+  }
+
   /// `POST /containers/{id}/stop`: its stop signal, then after `grace` (whole seconds; nil: its own) SIGKILL. Returns when it has
   /// ended; false: it did not run. The call's deadline is `grace` longer than others'.
   @discardableResult

@@ -27,6 +27,8 @@ package struct EngineDifferences: Sendable, Equatable {
   package var masksBySecurityOption: Bool { flavour == .podman }
   /// Its own default ulimits can exceed what the host lets it set, and are dropped as soon as one is named: name nofile and nproc.
   package var needsExplicitUlimits: Bool { flavour == .podman }
+  /// Without root, ulimits in docker's create request are left out.
+  package var dropsUlimitsRootless: Bool { flavour == .podman }
   /// `wait` looks every 250 ms or so; follow events where the moment matters.
   package var waitPolls: Bool { flavour == .podman }
   /// Following the log of a container that has ended, or ends while its reader is behind, loses the rest: read on without following.

@@ -54,7 +54,16 @@ package enum Privileges {
 
   /// Lowers a limit by the kernel's number (setrlimit(2)); `UInt64.max` is unlimited.
   package static func limit(_ resource: Int32, soft: UInt64, hard: UInt64) throws(SystemFault) {
-    try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(resource, soft, hard) }
+    try checkShim("setrlimit", "\(resource)") { cl_set_rlimit(0, resource, soft, hard) }
+  }
+
+  /// The same for another process, of this user or in a user namespace of this user's (prlimit(2)). The caller has it open, so that its
+  /// number is still its own.
+  package static func limit(
+    _ resource: Int32, of pid: Int32, _ process: borrowing Pidfd, soft: UInt64, hard: UInt64
+  ) throws(SystemFault) {
+    guard process.isAlive else { throw SystemFault(call: "prlimit", subject: "\(pid)", code: ESRCH) }
+    try checkShim("prlimit", "\(resource) of \(pid)") { cl_set_rlimit(pid, resource, soft, hard) }
   }
 
   /// Raises the number of files this process may have open to what it may raise it to, at most `most` (getrlimit(2)). Best effort:

@@ -22,14 +22,14 @@ package struct PseudoTerminal: Sendable {
   /// The side a program sits at.
   package let slave: SharedDescriptor
 
-  /// The slave belongs to `owner`, so that a program can open it again by its descriptor's name.
-  package init(_ size: TerminalSize, owner: (uid: UInt32, gid: UInt32)) throws(SystemFault) {
+  /// The slave belongs to `owner`, so that a program can open it again by its descriptor's name; nil: to the caller.
+  package init(_ size: TerminalSize, owner: (uid: UInt32, gid: UInt32)?) throws(SystemFault) {
     var ends: [Int32] = [0, 0]
     try checkShim("openpty") { cl_open_terminal(&ends) }
     master = SharedDescriptor(Descriptor(owning: ends[0]))
     slave = SharedDescriptor(Descriptor(owning: ends[1]))
     try slave.withRaw { (raw) throws(SystemFault) in
-      try check("fchown", "terminal") { fchown(raw, owner.uid, owner.gid) }
+      if let owner { try check("fchown", "terminal") { fchown(raw, owner.uid, owner.gid) } }
     }
     try Self.setSize(master, size)
   }

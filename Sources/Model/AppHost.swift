@@ -33,8 +33,10 @@ package struct Launch: Sendable {
   package var policy: Policy
   package var generation: UInt64
   package var nonce: String
-  /// First of the 65 536 host ids that belong to this app alone.
+  /// First of the `uidCount` host ids that belong to this app alone.
   package var uidBase: UInt32
+  /// 65 536, unless the instance is an ordinary user's, who has so many for all apps: then 1, and `hostID` says which.
+  package var uidCount: UInt32
   /// What `prepare` resolved: an image id; empty for native.
   package var artifact: String
   /// Another generation of the app is there. Both have the same ids: they are the same app.
@@ -47,14 +49,29 @@ package struct Launch: Sendable {
   package var inputOnce = false
 
   package init(
-    policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, artifact: String, isBeside: Bool = false
+    policy: Policy, generation: UInt64, nonce: String, uidBase: UInt32, uidCount: UInt32 = 65_536, artifact: String,
+    isBeside: Bool = false
   ) {
+    self.uidCount = uidCount
     self.isBeside = isBeside
     self.policy = policy
     self.generation = generation
     self.nonce = nonce
     self.uidBase = uidBase
     self.artifact = artifact
+  }
+}
+
+extension Launch {
+  /// How many apps an ordinary user's ids are enough for: each has one of the first half, and one of the second for the root of its
+  /// own user namespace.
+  package static let mostWithoutRoot: UInt32 = 32_000
+
+  /// The host's id of one inside of the app's user namespace.
+  package func hostID(_ inside: UInt32) -> UInt32 {
+    if uidCount >= 65_536 { return uidBase + inside }
+    // As `user: auto` gives a container, so that an app keeps its id when it moves between runtimes.
+    return inside == 0 ? uidBase + 1000 + Self.mostWithoutRoot : uidBase + 1000
   }
 }
 

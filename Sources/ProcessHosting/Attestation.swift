@@ -50,9 +50,9 @@ enum Attestation {
     _ pid: Int32, _ status: [String: String], _ expected: LaunchPlan.Identity, _ launch: Launch, _ group: AppCgroup
   ) -> [LayerReport] {
     let process = "/proc/\(pid)"
-    let base = expected.namespaces.contains(.user) ? launch.uidBase : 0
-    let uid = String(base + expected.uid)
-    let gid = String(base + expected.gid)
+    let isMapped = expected.namespaces.contains(.user)
+    let uid = String(isMapped ? launch.hostID(expected.uid) : expected.uid)
+    let gid = String(isMapped ? launch.hostID(expected.gid) : expected.gid)
     var reports = [
       compare("ids", [uid, uid, uid, uid].joined(separator: " "), words(status["Uid"])),
       compare("ids", [gid, gid, gid, gid].joined(separator: " "), words(status["Gid"])),

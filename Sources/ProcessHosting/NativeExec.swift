@@ -87,11 +87,13 @@ extension NativeHost {
     return ExecPlan.IDs(uid: user.uid, gid: user.gid)
   }
 
-  /// Whom its streams belong to on the host, so that it can open them again by name (`/dev/stdout`).
-  private static func owner(_ plan: ExecPlan, _ launch: Launch) -> (uid: UInt32, gid: UInt32) {
+  /// Whom its streams belong to on the host, so that it can open them again by name (`/dev/stdout`); nil: an ordinary user can
+  /// give nothing away, so they stay the user's.
+  private static func owner(_ plan: ExecPlan, _ launch: Launch) -> (uid: UInt32, gid: UInt32)? {
+    guard !OrdinaryUser.isOurs else { return nil }
     guard let identity = try? LaunchPlan.identity(of: launch) else { return (0, 0) }
-    let base = identity.namespaces.contains(.user) ? launch.uidBase : 0
-    return (base + (plan.ids?.uid ?? identity.uid), base + (plan.ids?.gid ?? identity.gid))
+    let (uid, gid) = (plan.ids?.uid ?? identity.uid, plan.ids?.gid ?? identity.gid)
+    return identity.namespaces.contains(.user) ? (launch.hostID(uid), launch.hostID(gid)) : (uid, gid)
   }
 
   /// What a prepared command is compared with.
@@ -252,7 +254,7 @@ final class NativeStreams: @unchecked Sendable {
   private var kept: (pipe: SharedDescriptor, tail: TailBytes)?
   private let loop: EventLoop
 
-  init(_ streams: ExecStreams, owner: (uid: UInt32, gid: UInt32), on loop: EventLoop) throws(HostFailure) {
+  init(_ streams: ExecStreams, owner: (uid: UInt32, gid: UInt32)?, on loop: EventLoop) throws(HostFailure) {
     self.loop = loop
     theirs = []
     do throws(SystemFault) {
@@ -287,7 +289,7 @@ final class NativeStreams: @unchecked Sendable {
   }
 
   /// Belongs to the command's user, who may else not open it again by its descriptor's name.
-  private static func pipe(_ owner: (uid: UInt32, gid: UInt32)) throws(SystemFault) -> (
+  private static func pipe(_ owner: (uid: UInt32, gid: UInt32)?) throws(SystemFault) -> (
     reading: SharedDescriptor, writing: SharedDescriptor
   ) {
     var pipe = try Pipe(nonBlockingRead: false)
@@ -296,6 +298,7 @@ final class NativeStreams: @unchecked Sendable {
     }
     let ends = (SharedDescriptor(reading), SharedDescriptor(writing))
     try ends.1.withRaw { (raw) throws(SystemFault) in
+      guard let owner else { return }
       _ = try check("fchown", "pipe") { fchown(raw, owner.uid, owner.gid) }
     }
     return ends

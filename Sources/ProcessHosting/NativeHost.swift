@@ -116,13 +116,10 @@ package actor NativeHost: AppHost {
   package func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
     -> String
   {
-    guard getuid() == 0 else {
-      throw HostFailure(
-        .refused,
-        "\(policy.id) cannot run as a native app here: its sandbox is made by root, and this instance is an ordinary user's",
-        hint:
-          "Give it an image and your own engine (`systemctl --user enable --now podman.socket`), or use the system's instance"
-      )
+    if OrdinaryUser.isOurs,
+      let lack = OrdinaryUser.lack(hierarchy) ?? OrdinaryUser.lackOfPlace(hierarchy) ?? OrdinaryUser.refusal(policy)
+    {
+      throw HostFailure(.refused, "\(policy.id) cannot run as a native app here: \(lack.what)", hint: lack.fix)
     }
     guard Place.isProgram(shimPath) else {
       throw HostFailure(.unavailable, "\(shimPath) is not there", hint: "Install supervisor-shim beside the daemon")
@@ -206,8 +203,9 @@ package actor NativeHost: AppHost {
     let policy = launch.policy
     let table: MountTable
     do throws(MountProblem) {
-      table = try MountTable(
+      let whole = try MountTable(
         policy, layout, uidBase: launch.uidBase, engineSockets: engineSockets, secrets: secrets(launch).folder)
+      table = OrdinaryUser.isOurs ? OrdinaryUser.withoutOwnFolders(whole) : whole
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
     var membership = LaunchPlan.Membership()
@@ -227,6 +225,7 @@ package actor NativeHost: AppHost {
       if !policy.allSecrets.isEmpty { try deliver(secrets(launch), to: &plan) }
       // What a policy names cannot lie in these: its mount table was refused if it did.
       plan.ownFolders = [layout.state, layout.run, "/usr", "/dev"]
+      if OrdinaryUser.isOurs { OrdinaryUser.place(&plan) }
       return plan
     } catch let problem as PlanProblem {
       throw HostFailure(.refused, problem.description)

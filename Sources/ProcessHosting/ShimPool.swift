@@ -73,7 +73,7 @@ final class ShimPool {
     guard let ours = pair.parent.take(), let theirs = pair.child.take() else {
       throw SystemFault(call: "socketpair", subject: "shim", code: EBADF)
     }
-    let arguments = ["supervisor-shim", group.v2Folder ?? "-"] + group.taskFiles(Limits())
+    let arguments = ["supervisor-shim"] + OrdinaryUser.ids + [group.v2Folder ?? "-"] + group.taskFiles(Limits())
     let null = try Place.null()
     let pid = try null.withRaw { (null) throws(SystemFault) in
       try theirs.withRaw { (theirs) throws(SystemFault) in
@@ -81,7 +81,7 @@ final class ShimPool {
       }
     }
     // What was spawned forks the shim into its group and ends.
-    reap(pid, tries: 1000)
+    reap(pid, tries: 5000)
     return SharedDescriptor(ours)
   }
 

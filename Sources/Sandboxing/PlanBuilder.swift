@@ -110,16 +110,16 @@ extension LaunchPlan {
       }
       identity.uid = uid
       identity.gid = gid
-      identity.uidMap = map([0, uid], launch.uidBase)
-      identity.gidMap = map([0, gid] + policy.supplementaryGroups, launch.uidBase)
+      identity.uidMap = map([0, uid], launch)
+      identity.gidMap = map([0, gid] + policy.supplementaryGroups, launch)
     }
     identity.groups = policy.supplementaryGroups
     try setCapabilities(policy, privileged, &identity)
     return identity
   }
 
-  private static func map(_ ids: [UInt32], _ base: UInt32) -> [IDRange] {
-    Set(ids).sorted().map { IDRange(inside: $0, outside: base + $0) }
+  private static func map(_ ids: [UInt32], _ launch: Launch) -> [IDRange] {
+    Set(ids).sorted().map { IDRange(inside: $0, outside: launch.hostID($0)) }
   }
 
   private static func setCapabilities(_ policy: Policy, _ privileged: Bool, _ identity: inout Identity)

@@ -152,7 +152,8 @@ extension Supervisor {
     var launch = Launch(
       policy: forStep(record.life.preStart, placed(record.policy, record.runtime)),
       generation: record.stored.generation, nonce: Nonce.make(),
-      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: record.artifact, isBeside: isBeside)
+      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, uidCount: setup.uidBlock,
+      artifact: record.artifact, isBeside: isBeside)
     if record.life.preStart == nil { expect(record.visitors, &launch) }
     if let debugger = record.debugger, record.life.debug != nil { debugger.dress(&launch) }
     record.launch = launch

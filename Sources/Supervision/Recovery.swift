@@ -188,7 +188,8 @@ extension Supervisor {
     record.launch = Launch(
       policy: forStep(left.preStart, placed(policy, left.runtime)), generation: left.instance.generation,
       nonce: left.instance.nonce,
-      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, artifact: left.artifact)
+      uidBase: setup.uidBase + record.stored.uidSlot * setup.uidBlock, uidCount: setup.uidBlock,
+      artifact: left.artifact)
   }
 
   /// Asks a host what became of the instances an earlier daemon left there. Where it does not answer, they stay as they are until

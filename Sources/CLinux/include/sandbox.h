@@ -70,8 +70,8 @@ int cl_lock_securebits(int no_ambient);
 // setgroups(2), setresgid(2), setresuid(2), in this order.
 int cl_become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
 
-// setrlimit(2) by the kernel's number; UINT64_MAX is unlimited.
-int cl_set_rlimit(int resource, uint64_t soft, uint64_t hard);
+// prlimit(2) by the kernel's number; UINT64_MAX is unlimited. `pid` 0 is the caller.
+int cl_set_rlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 
 // close_range(2) from `first` on; `only_on_exec` marks them instead (CLOSE_RANGE_CLOEXEC).
 int cl_close_from(unsigned first, int only_on_exec);

@@ -186,12 +186,19 @@ struct Examination {
       fix: abi > 0 ? nil : "boot with landlock among `lsm=`; apps with enforcement: degrade run without it",
       required: true)
     if getuid() != 0 {
-      add(
-        "layers", "native apps", .missing, "their sandbox is made by root, so far",
-        fix: "run them in the system's instance, or as containers of your own engine: "
-          + "`systemctl --user enable --now podman.socket`")
+      nativeApps()
     }
     add("layers", "egress filter", .notBuilt, "apps with a network can reach private and metadata addresses")
+  }
+
+  /// What an ordinary user's native apps need, besides what root's do.
+  private mutating func nativeApps() {
+    // best effort: a host whose cgroups cannot be read has none, as `limits` says.
+    guard let hierarchy = try? CgroupHierarchy.detect() else { return }
+    let lack = OrdinaryUser.lack(hierarchy)
+    add(
+      "layers", "native apps", lack == nil ? .enforced : .missing,
+      lack?.what ?? "ids of their own by newuidmap, groups by your user's systemd", fix: lack?.fix)
   }
 
   // MARK: Programs, engines, daemon
