@@ -23,7 +23,8 @@ extension OrdinaryUser {
       return lack("group_add needs more ids than an app has without root", "leave it out, or use the system's instance")
     }
     if !policy.allSecrets.isEmpty {
-      return lack("secrets would have to belong to the app's own uid, which takes root", "use the system's instance for it")
+      return lack(
+        "secrets would have to belong to the app's own uid, which takes root", "use the system's instance for it")
     }
     for mount in policy.mounts {
       if case .volume(let name, external: false) = mount.kind {
