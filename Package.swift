@@ -44,6 +44,8 @@ let package = Package(
     .systemLibrary(name: "CCurlSystem", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     .target(name: "CCurl", dependencies: ["CCurlSystem"]),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
+    .systemLibrary(name: "CArchive", pkgConfig: "libarchive", providers: [.apt(["libarchive-dev"])]),
+    .target(name: "CDigest", cSettings: [.unsafeFlags(["-O2"])]),
     area("Model"),
 
     // 1: the kernel as Swift; policy files, and other formats to and from them; mount tables; scheduling decisions.
@@ -53,12 +55,13 @@ let package = Package(
     area("Scheduling", ["Model"]),
     area("Converting", ["Model", "Policies"]),
 
-    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite; whether an app works.
+    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite; whether an app works; images without an engine.
     area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
     area("Health", ["Model", "Linux"]),
     area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
+    area("ImageStorage", ["Model", "CLinux", "Linux", "CArchive", "CDigest"]),
     area("Telemetry", ["Model", "Linux", .product(name: "CoreMetrics", package: "swift-metrics")]),
 
     // 3: a policy's sandbox as a launch plan, its filter as a program; what runs, and what happens next.
@@ -77,7 +80,7 @@ let package = Package(
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing"]),
     area(
       "ProcessHosting",
-      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp"]),
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp", "ImageStorage"]),
     area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision"]),
     area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
@@ -92,7 +95,8 @@ let package = Package(
       "supervisor-daemon",
       [
         "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
-        "ContainerHosting", "ProcessHosting", "Control", "Telemetry", .product(name: "Logging", package: "swift-log"),
+        "ContainerHosting", "ProcessHosting", "ImageStorage", "Control", "Telemetry",
+        .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
     .executableTarget(
@@ -112,9 +116,10 @@ let package = Package(
     tests(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
+    tests("ImageStorageTests", ["Model", "CLinux", "Linux", "ImageStorage"]),
     tests("SeccompTests", ["Model", "Sandboxing", "Seccomp"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
-    tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ProcessHosting"]),
+    tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ImageStorage", "ProcessHosting"]),
     tests("PoliciesTests", ["Model", "Policies"]),
     tests("TelemetryTests", ["Model", "Linux", "Telemetry"]),
     tests("ControlTests", ["Model", "Linux", "Policies", "Control"]),

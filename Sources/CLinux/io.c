@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static long result(long value) { return value < 0 ? -errno : value; }
@@ -20,6 +21,17 @@ static long result(long value) { return value < 0 ? -errno : value; }
 int cl_accept(int sock) { return (int)result(accept4(sock, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)); }
 
 int cl_name_thread(const char *name) { return -pthread_setname_np(pthread_self(), name); }
+
+int cl_mark_opaque(int fd) { return (int)result(fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0)); }
+
+int cl_is_opaque(int fd) {
+  char value = 0;
+  return fgetxattr(fd, "trusted.overlay.opaque", &value, 1) == 1 && value == 'y';
+}
+
+ssize_t cl_count_attributes(int fd) { return (ssize_t)result(flistxattr(fd, NULL, 0)); }
+
+int cl_sync_files(int fd) { return (int)result(syncfs(fd)); }
 
 int cl_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
   struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};

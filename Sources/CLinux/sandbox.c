@@ -27,7 +27,7 @@
 // <sys/mount.h> and <linux/mount.h> cannot be included together on every libc; these are mount(2)'s own.
 extern int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
 extern int umount2(const char *target, int flags);
-enum { PRIVATE = 1 << 18, RECURSIVE = 1 << 14, DETACH = 2 };
+enum { PRIVATE = 1 << 18, RECURSIVE = 1 << 14, DETACH = 2, NO_SETUID = 2, NO_DEVICES = 4 };
 
 static long result(long value) { return value < 0 ? -errno : value; }
 
@@ -72,6 +72,15 @@ int cl_set_mount(int fd, uint64_t set, int recursive, int make_private) {
   struct mount_attr attributes = {.attr_set = set, .propagation = make_private ? PRIVATE : 0};
   unsigned flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
   return (int)result(syscall(SYS_mount_setattr, fd, "", flags, &attributes, sizeof attributes));
+}
+
+int cl_map_mount_ids(int fd, int user_namespace) {
+  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_namespace};
+  return (int)result(syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes));
+}
+
+int cl_mount_overlay(const char *target, const char *options) {
+  return (int)result(mount("overlay", target, "overlay", NO_SETUID | NO_DEVICES, options));
 }
 
 int cl_attach_mount(int mount, int target) {

@@ -284,10 +284,13 @@ package struct ControlService: RPCService {
       name: "event.subscribe", role: .viewer, arguments: ["after", "apps", "follow", "limit"], streams: true,
       summary: "events from a cursor on"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.events(call, arguments) },
-    imageMethod("image.list", [], "images of the engine"),
+    imageMethod("image.list", [], "images of the engine and of the own store"),
     imageMethod("image.inspect", ["reference"], "what an image's config says: user, volumes, ports, stop signal"),
     imageMethod("image.pull", ["reference"], "pull; items are progress"),
-    imageMethod("image.load", ["fd"], "load an archive made by `docker save`; items are progress"),
+    imageMethod(
+      "image.load", ["fd", "into"], "load an archive into the engine or the supervisor's own store; items are progress"),
+    imageMethod("image.adopt", ["reference"], "copy an image from the engine into the own store; items are progress"),
+    imageMethod("image.remove", ["reference"], "remove an image, or one of its names, from the own store"),
     imageMethod("image.build", ["fd", "dockerfile", "tag", "arguments"], "build; items are progress"),
     imageMethod("image.prune", [], "remove images nothing uses"),
     Method(
@@ -313,7 +316,8 @@ package struct ControlService: RPCService {
     Method(
       name: name, role: isLooking(name) ? .viewer : .owner,
       // Archives bring names of their own, and what nothing uses now may be another's.
-      scope: ["image.load", "image.prune"].contains(name) ? .everything : .apps, arguments: arguments,
+      scope: ["image.load", "image.adopt", "image.remove", "image.prune"].contains(name) ? .everything : .apps,
+      arguments: arguments,
       streams: !isLooking(name), summary: summary
     ) { (service, call, _) throws(RPCFailure) in
       let tag = name == "image.build" ? call.parameters["tag"]?.stringValue : nil

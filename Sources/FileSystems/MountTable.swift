@@ -167,7 +167,7 @@ package struct MountTable: Sendable, Equatable {
 
   private mutating func addDefaults(_ policy: Policy, _ owner: UInt32?) {
     func has(_ target: String) -> Bool { entries.contains { $0.target == target } }
-    if policy.runtime != .container, policy.rootfs == nil {
+    if policy.runtime != .container, policy.rootfs == nil, policy.image == nil {
       for name in ["data", "cache"] where !has("/\(name)") {
         entries.append(
           Entry(

@@ -13,6 +13,8 @@ package enum Landlock {
     package static let readFolder = Rights(rawValue: 1 << 3)
     /// To make and remove everything but device files; to move between folders (ABI 2).
     package static let change = Rights(rawValue: 0b11_0111_1011_0000 | 1 << 13)
+    /// To make character devices, of which an unprivileged process can make overlayfs's whiteout (0:0) alone.
+    package static let makeCharacterDevice = Rights(rawValue: 1 << 6)
     package static let truncate = Rights(rawValue: 1 << 14)
     package static let controlDevice = Rights(rawValue: 1 << 15)
     /// Those that mean something for a file that is no folder.

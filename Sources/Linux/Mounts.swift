@@ -113,6 +113,12 @@ extension Place {
     if mode & 0o022 != 0 { try check("chmod", name) { fchmodat(folder, name, mode, 0) } }
   }
 
+  /// A file or link; one that is not there is as good.
+  package static func removeFile(_ name: String, in folder: Int32) throws(SystemFault) {
+    do throws(SystemFault) { try check("unlink", name) { unlinkat(folder, name, 0) } } catch  where error.code == ENOENT
+    {}
+  }
+
   package static func makeLink(_ name: String, in folder: Int32, to target: String) throws(SystemFault) {
     try check("symlink", name) { symlinkat(target, folder, name) }
   }
@@ -173,6 +179,16 @@ package struct DetachedMount: ~Copyable, Sendable {
     try descriptor.withRaw(body)
   }
 
+  /// What is owned by id N in it shows as owned by what N is in a user namespace, for as long as it is mounted (mount_setattr(2),
+  /// MOUNT_ATTR_IDMAP). Only while it hangs nowhere; EINVAL where the file system cannot.
+  package borrowing func mapIDs(by namespace: borrowing Descriptor, _ path: String) throws(SystemFault) {
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      try namespace.withRaw { (namespace) throws(SystemFault) in
+        _ = try checkShim("mount_setattr", path) { cl_map_mount_ids(raw, namespace) }
+      }
+    }
+  }
+
   /// Hangs it onto an open folder or file of the caller's mount namespace.
   package borrowing func attach(to target: borrowing Descriptor, _ path: String) throws(SystemFault) {
     try descriptor.withRaw { (raw) throws(SystemFault) in
@@ -202,6 +218,28 @@ package struct DetachedMount: ~Copyable, Sendable {
 
 /// The calling process's view of all mounts.
 package enum MountView {
+  /// Mounts an overlay at a folder of the caller's view (mount(2)); paths in `options` are relative to the current folder.
+  package static func mountOverlay(_ target: String, _ options: String) throws(SystemFault) {
+    guard options.utf8.count < 4096 else { throw SystemFault(call: "mount", subject: "overlay", code: E2BIG) }
+    try checkShim("mount", "overlay") { cl_mount_overlay(target, options) }
+  }
+
+  /// Runs `body` in a mount namespace that is like the present one, in which nothing shows outside and which is gone afterwards. For a
+  /// process with one thread, whose current folder becomes `/`. One that cannot come back ends.
+  package static func aside<Result: ~Copyable>(_ body: () throws(SystemFault) -> Result) throws(SystemFault) -> Result {
+    let path = "/proc/self/ns/mnt"
+    let home = Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+    try Namespaces.unshare(.mount)
+    defer {
+      home.withRaw { raw in
+        let code = cl_setns(raw, Int32(CL_NEWNS))
+        if code < 0 { fatalError("setns: the way back to the host's mounts is lost: \(SystemFault.text(of: -code))") }
+      }
+    }
+    try makePrivate()
+    return try body()
+  }
+
   /// From now on nothing mounted here shows elsewhere, nor the other way round.
   package static func makePrivate() throws(SystemFault) { try checkShim("mount", "/") { cl_make_all_private() } }
 

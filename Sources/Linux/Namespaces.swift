@@ -76,6 +76,32 @@ package enum Namespaces {
     return try body()
   }
 
+  /// A user namespace in which ids 0 to 65 535 are those from `base` on, with nobody in it: for mounts to map owners by.
+  package static func users(base: UInt32) throws(SystemFault) -> Descriptor {
+    var pipe = try Pipe(nonBlockingRead: false)
+    guard let reading = pipe.reading.take(), let writing = pipe.writing.take() else {
+      throw SystemFault(call: "pipe", subject: "", code: EBADF)
+    }
+    switch try fork(.user, cgroup: nil) {
+    case .child:
+      _ = consume writing
+      var byte: UInt8 = 0
+      // Until the other end is closed.
+      _ = reading.withRaw { read($0, &byte, 1) }
+      Children.exitNow(0)
+    case .parent(let pid, _):
+      defer {
+        kill(pid, SIGKILL)
+        // best effort: it is dead, and ours alone.
+        _ = try? Children.wait(pid, block: true)
+      }
+      for name in ["uid_map", "gid_map"] { try File.write("/proc/\(pid)/\(name)", "0 \(base) 65536\n") }
+      let path = "/proc/\(pid)/ns/user"
+      _ = consume writing
+      return Descriptor(owning: try check("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+    }
+  }
+
   package static func setHostName(_ name: String) throws(SystemFault) {
     try checkShim("sethostname", name) { cl_set_hostname(name, name.utf8.count) }
   }

@@ -34,6 +34,9 @@ package struct InstanceLayout: Sendable, Equatable {
   /// `state/volumes/NAME`: a volume of ours.
   package func volume(_ name: String) -> String { "\(state)/volumes/\(name)" }
 
+  /// `state/images`: the instance's own images.
+  package var images: String { "\(state)/images" }
+
   /// `state/apps/ID`: holds an app's own `data` and `cache`.
   package func appData(_ app: AppID) -> String { "\(state)/apps/\(app)" }
 

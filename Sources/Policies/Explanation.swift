@@ -29,9 +29,17 @@ private func program(_ policy: Policy) -> String {
     }
     if let entrypoint = policy.entrypoint { line += "; its entrypoint is \(entrypoint.joined(separator: " "))" }
     if !command.isEmpty { line += "; it runs \(command)" }
-    if policy.fallback == .native { line += "; without an engine it runs as a process of this host" }
+    if policy.fallback == .native {
+      line +=
+        "; without an engine it runs as a process of this host, from that image if the supervisor's own store has it"
+    }
     return line + "."
   case .native:
+    if let image = policy.image {
+      let what = command.isEmpty ? "" : ", with \(command)"
+      return
+        "\(policy.id) is a process of this host from the image \(image.reference) of the supervisor's own store\(what)."
+    }
     let root =
       policy.rootfs.map { "in the root file system \($0)" } ?? "in a root of its own made from this host's /usr"
     return "\(policy.id) is a process of this host, \(command), \(root)."

@@ -34,23 +34,20 @@ extension Draft {
         error(at: "rootfs", "rootfs is a native app's", hint: "or add fallback: native")
       }
     case .native:
-      if policy.entry.isEmpty {
+      if policy.entry.isEmpty, policy.image == nil {
         error(at: "runtime", "there is nothing to run", hint: "set entry to a program, or image to a container's image")
       }
-      for key in ["image", "build", "entrypoint", "pull_policy"] where set.contains(key) {
-        error(
-          at: key, "\(key) is a container's",
-          hint: key == "entrypoint" ? "a native app's program is its entry" : "remove it, or set runtime: container")
-      }
+      checkNativeImage()
       if set.contains("fallback"), policy.fallback == .native {
         warning(at: "fallback", "a native app needs no fallback")
+        if policy.image != nil { policy.fallback = .none }
       }
-      if policy.user == .image { error(at: "user", "user: image needs an image") }
+      if policy.user == .image, policy.image == nil { error(at: "user", "user: image needs an image") }
     case .wasm: break
     }
     if decided == .container, policy.fallback == .native {
-      if policy.entry.isEmpty {
-        error(at: "fallback", "fallback: native needs entry, a program of the host or of rootfs")
+      if policy.entry.isEmpty, policy.rootfs != nil {
+        error(at: "fallback", "fallback: native with rootfs needs entry, a program in it")
       }
       for mount in policy.mounts {
         if case .volume(_, external: true) = mount.kind {
@@ -63,6 +60,33 @@ extension Draft {
         error(at: key, "\(key) names no program", hint: "remove it, or write a program")
       }
       if value.contains(where: { $0.utf8.contains(0) }) { error(at: key, "\(key) holds a NUL character") }
+    }
+  }
+
+  /// A native app may run from an image that the supervisor's own store has; nothing builds or fetches it there.
+  private mutating func checkNativeImage() {
+    guard policy.image != nil else {
+      if set.contains("entrypoint") {
+        error(at: "entrypoint", "entrypoint replaces an image's", hint: "a native app's program is its entry")
+      }
+      return
+    }
+    if set.contains("build") {
+      error(
+        at: "build", "only an engine builds images", hint: "build it there, `images adopt` it, and name it by image")
+    }
+    if case .reference(_, .always)? = policy.image {
+      error(
+        at: "pull_policy", "only an engine fetches images",
+        hint: "remove it: the image is in the supervisor's store or not")
+    }
+    if policy.rootfs != nil {
+      error(at: "rootfs", "the root is the image or a folder, not both", hint: "remove one of them")
+    }
+    if policy.preset == .privileged {
+      error(
+        at: "image", "without a user namespace an image's root would be the host's",
+        hint: "use sandbox: standard with user: image, or runtime: container")
     }
   }
 

@@ -82,6 +82,6 @@ extension NativeHost {
     guard case .running(let facts) = run.state else {
       return run.group.readBack(launch.policy.limits, share: CPUShare(launch.policy))
     }
-    return Attestation.check(facts, launch, run.group)
+    return Attestation.check(facts, try resolved(launch), run.group)
   }
 }

@@ -15,6 +15,7 @@ extension NativeHost {
       throw HostFailure(
         .conflict, "\(instance.app) is paused", hint: "`supervisor unpause \(instance.app)` lets it go on")
     }
+    let launch = try resolved(launch)
     let plan = try Self.plan(request, launch)
     let streams = try NativeStreams(request.streams, owner: Self.owner(plan, launch), on: loop)
     let command = NativeCommand(connection)
@@ -77,12 +78,12 @@ extension NativeHost {
     do throws(PlanProblem) { identity = try LaunchPlan.identity(of: launch) } catch {
       throw HostFailure(.failed, error.description)
     }
-    let uids = Set(identity.uidMap.map(\.inside) + [identity.uid])
-    let gids = Set(identity.gidMap.map(\.inside) + [identity.gid])
-    guard uids.contains(user.uid), gids.contains(user.gid) else {
+    guard identity.has(uid: user.uid, gid: user.gid) else {
+      let own = Set(identity.uidMap.map(\.inside) + [identity.uid])
       throw HostFailure(
         .refused, "\(launch.policy.id) has no user \(user.uid):\(user.gid)",
-        hint: "its own are \(uids.sorted().map(String.init).joined(separator: ", "))")
+        hint: launch.policy.image == nil
+          ? "its own are \(own.sorted().map(String.init).joined(separator: ", "))" : "its own lie below 65536")
     }
     return ExecPlan.IDs(uid: user.uid, gid: user.gid)
   }

@@ -2,6 +2,7 @@ package import Cgroups
 internal import FileSystems
 internal import Glibc
 internal import Health
+package import ImageStorage
 package import Linux
 package import Model
 internal import Sandboxing
@@ -18,6 +19,7 @@ package actor NativeHost: AppHost {
   package nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
 
   let layout: InstanceLayout
+  let images: ImageStore
   let hierarchy: CgroupHierarchy
   private let shimPath: String
   private let engineSockets: [String]
@@ -61,11 +63,13 @@ package actor NativeHost: AppHost {
     }
   }
 
-  /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`. Makes the instance's folders for sockets,
-  /// outcomes and logs.
-  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, engineSockets: [String] = [])
-    throws(SystemFault)
-  {
+  /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`; `images` are what apps with an image run from.
+  /// Makes the instance's folders for sockets, outcomes and logs.
+  package init(
+    layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, images: ImageStore,
+    engineSockets: [String] = []
+  ) throws(SystemFault) {
+    self.images = images
     self.engineSockets = engineSockets
     self.layout = layout
     self.hierarchy = hierarchy
@@ -113,9 +117,17 @@ package actor NativeHost: AppHost {
 
   // MARK: Prepare
 
+  /// The id of the image that the app runs from, or nothing.
   package func prepare(_ policy: Policy, progress: @escaping @Sendable (WorkProgress) -> Void) async throws(HostFailure)
     -> String
   {
+    let image = try imageOf(policy)
+    if image != nil, OrdinaryUser.isOurs {
+      throw HostFailure(
+        .refused, "\(policy.id) cannot run from an image here: its layers are mounted by root, and this instance is an ordinary user's",
+        hint: "Use the system's instance, or your own engine")
+    }
+    let policy = try resolved(policy, image)
     if OrdinaryUser.isOurs,
       let lack = OrdinaryUser.lack(hierarchy) ?? OrdinaryUser.lackOfPlace(hierarchy) ?? OrdinaryUser.refusal(policy)
     {
@@ -148,7 +160,7 @@ package actor NativeHost: AppHost {
         .refused, "a limit cannot be enforced here: \(first)",
         hint: "Change it, or set enforcement: degrade to run without it")
     }
-    return ""
+    return image?.id.description ?? ""
   }
 
   // MARK: Create
@@ -158,6 +170,7 @@ package actor NativeHost: AppHost {
   }
 
   package func create(_ launch: Launch) async throws(HostFailure) -> Instance {
+    let launch = try resolved(launch)
     let app = launch.policy.id
     let instance = Instance(
       app: app, generation: launch.generation, nonce: launch.nonce, handle: plannedHandle(launch) ?? "",
@@ -220,8 +233,10 @@ package actor NativeHost: AppHost {
     places.log = layout.appLog(policy.id)
     places.logIsShared = launch.isBeside
     let walls = try walls(policy)
+    let image = try imageRoot(launch)
     do {
-      var plan = try LaunchPlan(launch, table, membership, places, walls)
+      var plan = try LaunchPlan(
+        launch, table, membership, places, walls, image: image?.root, imageVolumes: image?.volumes ?? [])
       if !policy.allSecrets.isEmpty { try deliver(secrets(launch), to: &plan) }
       // What a policy names cannot lie in these: its mount table was refused if it did.
       plan.ownFolders = [layout.state, layout.run, "/usr", "/dev"]
@@ -278,6 +293,7 @@ package actor NativeHost: AppHost {
   // MARK: Start
 
   package func start(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> RunFacts {
+    let launch = try resolved(launch)
     let run = try await startable(instance, launch)
     // The shim has bound them by then, or never will.
     defer { if launch.policy.hasSecretFiles { secrets(launch).takeBack() } }
@@ -330,6 +346,17 @@ package actor NativeHost: AppHost {
     switch (step, code) {
     case ("ports", EADDRINUSE):
       return HostFailure(.conflict, message, hint: "Publish another port, or stop what holds this one")
+    case ("program", ENOENT):
+      return HostFailure(
+        .missing, message, hint: "`entry` and `entrypoint` are paths in the app's root, or names looked for in its PATH"
+      )
+    case ("image", EINVAL):
+      return HostFailure(
+        .refused, message, hint: "Apps from images need idmapped layers of overlayfs: Linux 5.19, on ext4, xfs or btrfs"
+      )
+    case (_, ELOOP) where step.hasPrefix("mount /"):
+      return HostFailure(
+        .refused, message, hint: "A link of the image lies where something is mounted: it is not followed")
     case ("exec", ENOENT):
       return HostFailure(.missing, message, hint: "Its interpreter or loader is not in the app's root")
     case ("exec", EACCES): return HostFailure(.refused, message, hint: "The app's user may not run it: see its mode")

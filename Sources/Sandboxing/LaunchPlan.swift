@@ -11,6 +11,8 @@ package struct LaunchPlan: Sendable, Equatable {
   package var places = Places()
   package var identity = Identity()
   package var walls = Walls()
+  /// Nil: the root is made of `root` alone, in memory.
+  package var image: ImageRoot?
   package var root: [RootItem] = []
   package var rootReadOnly = true
   package var program = Program()
@@ -87,6 +89,21 @@ package struct LaunchPlan: Sendable, Equatable {
     package init() {}
   }
 
+  /// An image's layers as the app's root (overlayfs): what the app writes, as far as it may, stays in memory.
+  package struct ImageRoot: Sendable, Equatable {
+    /// Folders of the store, topmost first.
+    package var layers: [String]
+    /// First of the host's ids that files' own ids, 0 to 65 535, are shown as.
+    package var idBase: UInt32
+    /// Bytes that what is made or written in it may take.
+    package var size: UInt64
+    package init(layers: [String], idBase: UInt32, size: UInt64) {
+      self.layers = layers
+      self.idBase = idBase
+      self.size = size
+    }
+  }
+
   package struct IDRange: Sendable, Equatable {
     package var inside: UInt32
     package var outside: UInt32
@@ -113,6 +130,8 @@ package struct LaunchPlan: Sendable, Equatable {
       case processes
       /// A socket that the shim hears what the app says of itself by; anybody in the app may write to it.
       case notifySocket
+      /// A folder of the image that can be written where its root cannot; made if the image has none.
+      case writable
     }
     package var path: String
     package var kind: Kind
@@ -124,8 +143,10 @@ package struct LaunchPlan: Sendable, Equatable {
 
   package struct Program: Sendable, Equatable {
     /// Which bind of `root` holds it, and its path in there (empty: it is the bind itself). Opened through that mount, so what
-    /// runs is read-only by the same rules as what is seen.
+    /// runs is read-only by the same rules as what is seen. `inImage`: the image does, where `path` leads in its root; one without
+    /// a slash is looked for in its PATH.
     package var bind: UInt32 = 0
+    package static let inImage = UInt32.max
     package var relative = ""
     /// Its path inside.
     package var path = ""

@@ -4,7 +4,7 @@ internal import Model
 extension LaunchPlan {
   /// The longest plan, in bytes; environment and made files included.
   package static let maximumBytes = 4 << 20
-  private static let version: UInt32 = 0x4153_0003
+  private static let version: UInt32 = 0x4153_0004
 
   /// The plan as bytes, for a sealed memfd.
   package var bytes: [UInt8] {
@@ -27,6 +27,11 @@ extension LaunchPlan {
     out.flag(walls.landlock)
     out.flag(walls.noTCP)
     out.flag(walls.readsProcesses)
+    out.list(image.map { [$0] } ?? []) {
+      $0.list($1.layers) { $0.text($1) }
+      $0.number($1.idBase)
+      $0.number($1.size)
+    }
     out.list(root) { Self.write($1, to: &$0) }
     out.flag(rootReadOnly)
     write(program, to: &out)
@@ -107,6 +112,7 @@ extension LaunchPlan {
       out.number(rules.rawValue)
     case .processes: out.number(UInt8(5))
     case .notifySocket: out.number(UInt8(6))
+    case .writable: out.number(UInt8(7))
     }
   }
 
@@ -129,6 +135,10 @@ extension LaunchPlan {
     walls.landlock = try input.flag()
     walls.noTCP = try input.flag()
     walls.readsProcesses = try input.flag()
+    image =
+      try input.list { (input) throws(MalformedBytes) in
+        ImageRoot(layers: try input.list(Self.readText), idBase: try input.number(), size: try input.number())
+      }.first
     root = try input.list(Self.readItem)
     rootReadOnly = try input.flag()
     program = try Self.readProgram(&input)
@@ -146,7 +156,8 @@ extension LaunchPlan {
       guard loader != nil else { throw input.fail() }
     }
     ownFolders = try input.list(Self.readText)
-    guard input.isAtEnd, Int(program.bind) < root.count else { throw input.fail() }
+    let isInImage = image != nil && program.bind == Program.inImage
+    guard input.isAtEnd, isInImage || Int(program.bind) < root.count else { throw input.fail() }
   }
 
   private static func readText(_ input: inout ByteReader) throws(MalformedBytes) -> String { try input.text() }
@@ -208,6 +219,7 @@ extension LaunchPlan {
           rules: MountRules(rawValue: try input.number())))
     case 5: return RootItem(path, .processes)
     case 6: return RootItem(path, .notifySocket)
+    case 7: return RootItem(path, .writable)
     default: throw input.fail()
     }
   }

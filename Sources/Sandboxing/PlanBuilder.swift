@@ -23,6 +23,22 @@ package enum PlanProblem: Error, Sendable, Equatable, CustomStringConvertible {
   }
 }
 
+extension LaunchPlan.Identity {
+  /// Whether the app has these ids itself.
+  package func has(uid: UInt32, gid: UInt32) -> Bool {
+    func holds(_ map: [LaunchPlan.IDRange], _ id: UInt32, _ own: UInt32) -> Bool {
+      id == own || map.contains { $0.inside <= id && id - $0.inside < $0.count }
+    }
+    return holds(uidMap, uid, self.uid) && holds(gidMap, gid, self.gid)
+  }
+
+  /// Whether a uid of the host is one of the app's.
+  package func isOwn(hostUID: UInt32) -> Bool {
+    guard namespaces.contains(.user) else { return hostUID == uid }
+    return uidMap.contains { $0.outside <= hostUID && hostUID - $0.outside < $0.count }
+  }
+}
+
 extension LaunchPlan {
   /// What `policy` asks that native apps do not have yet; nil: all can be had.
   package static func unsupported(_ policy: Policy) -> PlanProblem? {
@@ -45,9 +61,11 @@ extension LaunchPlan {
     return nil
   }
 
-  /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing.
+  /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing. `image`: its root, of an
+  /// app whose policy has one, with the folders that the image declares volumes.
   package init(
-    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls
+    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls,
+    image: ImageRoot? = nil, imageVolumes: [String] = []
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -58,7 +76,8 @@ extension LaunchPlan {
     self.places = places
     self.walls = walls
     identity = try Self.identity(of: launch)
-    try buildRoot(policy, table, place)
+    self.image = image
+    try buildRoot(policy, table, place, imageVolumes)
     program.limits = try Self.resourceLimits(policy)
     program.instead = launch.instead
     streams.input = policy.opensInput
@@ -92,7 +111,7 @@ extension LaunchPlan {
     var identity = Identity()
     identity.namespaces = [.mount, .pid, .ipc, .uts]
     if policy.network.mode != .host { identity.namespaces.insert(.network) }
-    identity.hostName = policy.network.hostname ?? String(policy.id.name.map { $0 == "_" ? "-" : $0 })
+    identity.hostName = hostName(policy)
     identity.outOfMemoryAdjustment = policy.limits.oomScoreAdjustment
     let (uid, gid): (UInt32, UInt32) =
       switch policy.user {
@@ -110,12 +129,23 @@ extension LaunchPlan {
       }
       identity.uid = uid
       identity.gid = gid
-      identity.uidMap = map([0, uid], launch)
-      identity.gidMap = map([0, gid] + policy.supplementaryGroups, launch)
+      if policy.image == nil {
+        identity.uidMap = map([0, uid], launch)
+        identity.gidMap = map([0, gid] + policy.supplementaryGroups, launch)
+      } else {
+        // An image's files belong to ids of its own, all of which are the app's.
+        identity.uidMap = [IDRange(inside: 0, outside: launch.uidBase, count: 65_536)]
+        identity.gidMap = identity.uidMap
+      }
     }
     identity.groups = policy.supplementaryGroups
     try setCapabilities(policy, privileged, &identity)
     return identity
+  }
+
+  /// What the app's host is called inside.
+  package static func hostName(_ policy: Policy) -> String {
+    policy.network.hostname ?? String(policy.id.name.map { $0 == "_" ? "-" : $0 })
   }
 
   private static func map(_ ids: [UInt32], _ launch: Launch) -> [IDRange] {
@@ -149,14 +179,19 @@ extension LaunchPlan {
 
   // MARK: Root and program
 
-  private mutating func buildRoot(_ policy: Policy, _ table: MountTable, _ place: ProgramPlace) throws(PlanProblem) {
+  private mutating func buildRoot(
+    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ imageVolumes: [String]
+  ) throws(PlanProblem) {
     var builder = RootBuilder()
     let inside: UInt32 =
       switch policy.user {
       case .auto, .image: identity.uid
       case .given: identity.uid
       }
-    if let rootfs = policy.rootfs {
+    if image != nil {
+      let own = imageVolumes.filter { volume in !table.entries.contains { $0.target == volume } }
+      builder.addToImage(policy, hostName: identity.hostName, volumes: own)
+    } else if let rootfs = policy.rootfs {
       do throws(SystemFault) {
         try builder.addContent(
           of: Place.resolve(rootfs), readOnly: policy.readOnlyRoot, except: Set(table.entries.map(\.target)))
@@ -182,6 +217,7 @@ extension LaunchPlan {
     case .mount(let target, let relative):
       holder = builder.index(ofBind: String(target.dropFirst()))
       program.relative = relative
+    case .image: holder = image.map { _ in Program.inImage }
     case .rootfs(let top, let relative):
       holder = builder.index(ofBind: top)
       program.relative = relative
@@ -199,7 +235,7 @@ extension LaunchPlan {
   private static func environment(_ policy: Policy) -> [String] {
     var values = [
       "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-      "HOME": policy.rootfs == nil ? "/data" : "/",
+      "HOME": policy.rootfs == nil && policy.image == nil ? "/data" : "/",
     ]
     for entry in policy.environment where entry.secret == nil { values[entry.name] = entry.value }
     if policy.readiness == .notify { values["NOTIFY_SOCKET"] = notifySocket }

@@ -31,6 +31,8 @@ package struct ProgramPlace: Sendable, Equatable {
     case alone(source: String)
     /// In a mount of the policy: its target, and the path in it.
     case mount(target: String, relative: String)
+    /// In the app's image, which is looked into when it is mounted.
+    case image
     /// In the rootfs: the name at its top, and the path below.
     case rootfs(top: String, relative: String)
   }
@@ -41,7 +43,9 @@ package struct ProgramPlace: Sendable, Equatable {
   /// Looks it up on the host; what runs later is pinned by the shim, so a change in between is no danger, only a failure.
   package init(_ policy: Policy) throws(ProgramProblem) {
     guard let entry = policy.entry.first, !entry.isEmpty else { throw .none }
-    if let rootfs = policy.rootfs {
+    if policy.image != nil {
+      self = try Self.inImage(entry, policy)
+    } else if let rootfs = policy.rootfs {
       self = try Self.inRoot(rootfs, entry)
     } else if entry.hasPrefix("/") {
       self = try Self.absolute(entry, policy)
@@ -55,14 +59,21 @@ package struct ProgramPlace: Sendable, Equatable {
     self.inside = inside
   }
 
-  private static func absolute(_ entry: String, _ policy: Policy) throws(ProgramProblem) -> ProgramPlace {
-    // The deepest mount it lies in, if any: there it is what the app sees, whatever the host has at that path.
+  private static func inImage(_ entry: String, _ policy: Policy) throws(ProgramProblem) -> ProgramPlace {
+    try inMount(entry, policy) ?? ProgramPlace(.image, inside: entry)
+  }
+
+  /// The deepest mount it lies in, if any: there it is what the app sees, whatever the host or the image has at that path.
+  private static func inMount(_ entry: String, _ policy: Policy) throws(ProgramProblem) -> ProgramPlace? {
     let holding = policy.mounts.filter { entry.hasPrefix($0.target + "/") }.max { $0.target.count < $1.target.count }
-    if let holding {
-      let relative = String(entry.dropFirst(holding.target.count + 1))
-      if case .bind(let source) = holding.kind { try check("\(source)/\(relative)", shown: entry) }
-      return ProgramPlace(.mount(target: holding.target, relative: relative), inside: entry)
-    }
+    guard let holding else { return nil }
+    let relative = String(entry.dropFirst(holding.target.count + 1))
+    if case .bind(let source) = holding.kind { try check("\(source)/\(relative)", shown: entry) }
+    return ProgramPlace(.mount(target: holding.target, relative: relative), inside: entry)
+  }
+
+  private static func absolute(_ entry: String, _ policy: Policy) throws(ProgramProblem) -> ProgramPlace {
+    if let mounted = try inMount(entry, policy) { return mounted }
     guard let real = try? Place.resolve(entry) else { throw .missing(entry) }
     try check(real, shown: entry)
     let system = ["/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/"].contains { entry.hasPrefix($0) }

@@ -35,16 +35,10 @@ struct RootBuilder {
     if gid != 0 { groups += "app:x:\(gid):\n" }
     file("passwd", users + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n")
     file("group", groups + "nogroup:x:65534:\n")
-    var hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(hostName)\n"
-    for extra in policy.network.extraHosts { hosts += "\(extra.address) \(extra.name)\n" }
-    file("hosts", hosts)
+    add("etc/hosts", .file(mode: 0o644, bytes: Self.hosts(policy, hostName)))
     file("hostname", "\(hostName)\n")
     file("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
-    if policy.network.mode == .host, policy.network.dns.isEmpty, let own = try? File.text("/etc/resolv.conf") {
-      file("resolv.conf", own)
-    } else {
-      file("resolv.conf", policy.network.dns.map { "nameserver \($0)\n" }.joined())
-    }
+    add("etc/resolv.conf", .file(mode: 0o644, bytes: Self.resolvers(policy)))
     if let zone = try? Place.link("/etc/localtime"), zone.hasPrefix("/usr/share/zoneinfo/") {
       add("etc/localtime", .link(to: zone))
     } else {
@@ -59,6 +53,19 @@ struct RootBuilder {
         String(folder.dropFirst()),
         .bind(source: folder, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: true, follow: true))
     }
+  }
+
+  private static func hosts(_ policy: Policy, _ hostName: String) -> [UInt8] {
+    var hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(hostName)\n"
+    for extra in policy.network.extraHosts { hosts += "\(extra.address) \(extra.name)\n" }
+    return Array(hosts.utf8)
+  }
+
+  private static func resolvers(_ policy: Policy) -> [UInt8] {
+    if policy.network.mode == .host, policy.network.dns.isEmpty, let own = try? File.text("/etc/resolv.conf") {
+      return Array(own.utf8)
+    }
+    return Array(policy.network.dns.map { "nameserver \($0)\n" }.joined().utf8)
   }
 
   private mutating func addHostFile(_ path: String) {
@@ -79,6 +86,21 @@ struct RootBuilder {
       case .file, .program: add(name, .bind(source: path, rules: rules, folder: false, follow: false))
       case .other: if let target = try? Place.link(path) { add(name, .link(to: target)) }
       }
+    }
+  }
+
+  /// What an image's root is given beside its own files: /dev is memory whatever the image has there, and who the app is and whom it
+  /// knows is written for it, as engines do.
+  mutating func addToImage(_ policy: Policy, hostName: String, volumes: [String]) {
+    add("dev", .memory(size: 1 << 20, mode: 0o755, owner: 0, rules: [.noSetuid, .noExecution]))
+    addFolder("etc")
+    add("etc/hosts", .file(mode: 0o644, bytes: Self.hosts(policy, hostName)))
+    add("etc/hostname", .file(mode: 0o644, bytes: Array("\(hostName)\n".utf8)))
+    add("etc/resolv.conf", .file(mode: 0o644, bytes: Self.resolvers(policy)))
+    for volume in volumes {
+      let path = String(volume.dropFirst())
+      addParents(path)
+      add(path, .writable)
     }
   }
 
@@ -165,7 +187,7 @@ extension LaunchPlan.RootItem {
   fileprivate var isOfTheHost: Bool {
     switch kind {
     case .bind, .link: true
-    case .folder, .file, .memory, .processes, .notifySocket: false
+    case .folder, .file, .memory, .processes, .notifySocket, .writable: false
     }
   }
 }

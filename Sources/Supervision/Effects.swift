@@ -127,8 +127,8 @@ extension Supervisor {
   func placed(_ policy: Policy, _ runtime: Runtime) -> Policy {
     guard policy.runtime != runtime else { return policy }
     var placed = policy
+    // Its image stays: the host has it in its own store, or goes without.
     placed.runtime = runtime
-    placed.image = nil
     return placed
   }
 
@@ -137,7 +137,7 @@ extension Supervisor {
     guard let step, step < policy.preStart.count else { return policy }
     var policy = policy
     policy.entry = policy.preStart[step].command
-    if policy.runtime == .container { policy.entrypoint = [] }
+    if policy.image != nil { policy.entrypoint = [] }
     policy.network.ports = []
     policy.readiness = .started
     return policy

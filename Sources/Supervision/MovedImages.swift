@@ -15,14 +15,24 @@ extension Supervisor {
 
   /// What an image's name means by now, where it is not what the app was made from; nothing is fetched.
   func movedImages(_ checked: [CheckedApp]) async -> [AppID: String] {
-    guard let host = setup.hosts[.container], trouble[.container] == nil else { return [:] }
-    var policies: [String: Policy] = [:]
+    var asked: [Runtime: [String: Policy]] = [:]
     for app in checked {
-      guard let name = pinnedName(app) else { continue }
-      policies[name] = app.policy
+      guard let name = pinnedName(app), let runtime = apps[app.policy.id]?.runtime, trouble[runtime] == nil else {
+        continue
+      }
+      asked[runtime, default: [:]][name] = app.policy
     }
-    let asked = policies
-    guard !asked.isEmpty else { return [:] }
+    var moved: [AppID: String] = [:]
+    for (runtime, policies) in asked {
+      guard let host = setup.hosts[runtime] else { continue }
+      moved.merge(await movedImages(checked, policies, runtime, host)) { $1 }
+    }
+    return moved
+  }
+
+  private func movedImages(_ checked: [CheckedApp], _ asked: [String: Policy], _ runtime: Runtime, _ host: any AppHost)
+    async -> [AppID: String]
+  {
     let present = await withTaskGroup(of: Answer.self) { group in
       for (name, policy) in asked {
         group.addTask { .image(name: name, id: await host.present(policy)) }
@@ -44,9 +54,10 @@ extension Supervisor {
     var moved: [AppID: String] = [:]
     for app in checked {
       // Looked at after the answers: it may be another one by now.
-      guard let name = pinnedName(app), let id = present[name], id != apps[app.policy.id]?.stored.artifact else {
-        continue
-      }
+      let record = apps[app.policy.id]
+      guard let name = pinnedName(app), record?.runtime == runtime, let id = present[name],
+        id != record?.stored.artifact
+      else { continue }
       moved[app.policy.id] = id
     }
     return moved
@@ -65,8 +76,8 @@ extension Supervisor {
 
   /// The image's name, of an app that has one pinned under that name.
   private func pinnedName(_ app: CheckedApp) -> String? {
-    guard let record = apps[app.policy.id], record.runtime == .container, !record.stored.artifact.isEmpty,
-      app.policy.runtime == .container, let name = app.policy.image?.reference,
+    guard let record = apps[app.policy.id], !record.stored.artifact.isEmpty, runtime(for: app.policy) == record.runtime,
+      let name = app.policy.image?.reference,
       record.policy.image?.reference == name
     else { return nil }
     return name

@@ -258,6 +258,18 @@ extension Supervisor {
     return names
   }
 
+  /// Ids of images that apps were made from or will be, and the names in their policies.
+  package var imagesInUse: Set<String> {
+    var used: Set<String> = []
+    for record in everyone {
+      used.formUnion([record.artifact, record.stored.artifact, record.launch?.artifact ?? ""])
+      for policy in [record.policy, record.current] {
+        if let name = policy.image?.reference { used.insert(name) }
+      }
+    }
+    return used.filter { !$0.isEmpty }
+  }
+
   /// The cursor of the newest event.
   package var lastCursor: Int64 { cursor }
 

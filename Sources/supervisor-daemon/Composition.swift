@@ -3,6 +3,7 @@ internal import ContainerHosting
 internal import Control
 internal import EngineAPI
 internal import Glibc
+internal import ImageStorage
 internal import Linux
 internal import Logging
 internal import Model
@@ -66,7 +67,9 @@ struct Composition {
           "choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)",
         ])
       if choice != "auto" { refuseOtherEngine(found, choice, snapshot, layout) }
-      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
+      let images = try ImageStore(folder: layout.images, program: "/proc/self/exe")
+      if let trouble = images.trouble { log.error("images.quarantined", metadata: ["reason": "\(trouble)"]) }
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, images)
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: ids(configuration).base,
@@ -79,7 +82,9 @@ struct Composition {
       let (end, requestEnd) = AsyncStream.makeStream(of: Void.self)
       let parts = EngineParts(
         access: found.endpoint.map { EngineAccess($0, on: engineLoop) },
-        containers: hosts[.container] as? ContainerHost, choice: choice, reason: found.reason, layout: layout,
+        containers: hosts[.container] as? ContainerHost,
+        images: StoreParts(store: images) { await supervisor.imagesInUse }, choice: choice, reason: found.reason,
+        layout: layout,
         data: AppData(layout: layout) { await supervisor.volumesInUse }, reloading: { await reload.run() },
         end: { requestEnd.yield() })
       let facts = DaemonFacts(
@@ -194,12 +199,13 @@ struct Composition {
   }
 
   private static func makeHosts(
-    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop
+    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop,
+    _ images: ImageStore
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
     hosts[.native] = try NativeHost(
-      layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
+      layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"), images: images,
       engineSockets: endpoint.map { [$0.socket] } ?? [])
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)

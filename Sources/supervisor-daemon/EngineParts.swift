@@ -11,6 +11,8 @@ struct EngineParts: DaemonParts {
   let access: EngineAccess?
   /// What runs containers; it knows its engine's version, which to ask for takes podman a third of a second.
   let containers: ContainerHost?
+  /// The supervisor's own images.
+  let images: StoreParts
   /// As `--engine` or the configuration said.
   let choice: String
   let reason: String
@@ -25,7 +27,7 @@ struct EngineParts: DaemonParts {
 
   func prune(_ request: PruneRequest) async throws(RPCFailure) -> JSONValue {
     let leftovers: Leftovers
-    do throws(SystemFault) { leftovers = try Leftovers(layout, containers, access, request) } catch {
+    do throws(SystemFault) { leftovers = try Leftovers(layout, containers, access, images, request) } catch {
       throw RPCFailure(.fault, "\(error)")
     }
     return try await leftovers.run()
@@ -64,6 +66,7 @@ struct EngineParts: DaemonParts {
     -> JSONValue
   {
     let arguments = call.arguments
+    if let answer = try await images.answer(call, access, progress) { return answer }
     guard let access else {
       throw RPCFailure(
         .unsupported, "no container engine: \(reason)", hint: "`supervisor doctor` says what was looked for")
@@ -71,7 +74,6 @@ struct EngineParts: DaemonParts {
     do {
       let engine = try await access.engine()
       switch call.method {
-      case "image.list": return try await list(engine)
       case "image.inspect": return try await inspect(engine, try Self.text("reference", arguments))
       case "image.pull": return try await pull(engine, try Self.text("reference", arguments), progress)
       case "image.load": return try await load(engine, try Self.passed(call, "a file"), progress)
@@ -90,7 +92,7 @@ struct EngineParts: DaemonParts {
     } catch { throw RPCFailure(.fault, "\(error)") }
   }
 
-  private static func text(_ key: String, _ arguments: JSONValue) throws -> String {
+  static func text(_ key: String, _ arguments: JSONValue) throws -> String {
     guard let text = arguments[key]?.stringValue, !text.isEmpty else {
       throw RPCFailure(.invalidParameters, "\(key) is missing")
     }
@@ -98,25 +100,13 @@ struct EngineParts: DaemonParts {
   }
 
   /// What the caller opened and passed with the call: the daemon opens no path for anybody.
-  private static func passed(_ call: ImageCall, _ what: String) throws -> SharedDescriptor {
+  static func passed(_ call: ImageCall, _ what: String) throws -> SharedDescriptor {
     guard let index = call.arguments["fd"]?.integerValue, call.descriptors.indices.contains(Int(index)) else {
       throw RPCFailure(
         .invalidParameters, "fd must be the place of a descriptor that came with the call: \(what)",
         hint: "`supervisor load` and `supervisor build` pass one")
     }
     return call.descriptors[Int(index)]
-  }
-
-  private func list(_ engine: Engine) async throws -> JSONValue {
-    var rows: [JSONValue] = []
-    for image in try await engine.listImages() {
-      rows.append(
-        .object([
-          "id": .string(image.id), "tags": .array(image.tags.map { .string($0) }), "size": .integer(image.size),
-          "created": .integer(image.created.nanoseconds / 1_000_000_000),
-        ]))
-    }
-    return .object(["images": .array(rows)])
   }
 
   private func inspect(_ engine: Engine, _ reference: String) async throws -> JSONValue {
@@ -141,12 +131,7 @@ struct EngineParts: DaemonParts {
   private func load(
     _ engine: Engine, _ file: SharedDescriptor, _ progress: @Sendable (JSONValue) async throws -> Void
   ) async throws -> JSONValue {
-    var status = stat()
-    try file.withRaw { _ = try check("fstat", "archive") { [raw = $0] in fstat(raw, &status) } }
-    // Whoever holds the other end of anything else could make the daemon wait.
-    guard status.st_mode & S_IFMT == S_IFREG else {
-      throw RPCFailure(.invalidParameters, "an archive is a file", hint: "write it into one first")
-    }
+    try StoreParts.checkFile(file)
     var last = ""
     for try await step in try await engine.loadImages(try ByteSource.file(file)) {
       try await progress(Self.json(step))
@@ -174,7 +159,7 @@ struct EngineParts: DaemonParts {
     return .object(["id": .string(id)])
   }
 
-  private static func json(_ step: Progress) -> JSONValue {
+  static func json(_ step: Progress) -> JSONValue {
     .object([
       "item": .string(step.item), "status": .string(step.status), "done": step.done.map { .count($0) },
       "total": step.total.map { .count($0) },

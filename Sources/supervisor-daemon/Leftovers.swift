@@ -1,6 +1,7 @@
 internal import ContainerHosting
 internal import Control
 internal import EngineAPI
+internal import ImageStorage
 internal import Linux
 internal import Model
 internal import RPC
@@ -14,11 +15,15 @@ actor Leftovers {
   private let layout: InstanceLayout
   private let containers: ContainerHost?
   private let engine: EngineAccess?
+  private let images: StoreParts
   private let request: PruneRequest
 
   /// One thing that can go.
   private struct Item {
-    enum Kind: String { case container, image, log, data, volume }
+    enum Kind: String {
+      case container, image, log, data, volume
+      case ownImage = "own image"
+    }
     var kind: Kind
     var name: String
     /// Nil: not known.
@@ -27,9 +32,11 @@ actor Leftovers {
     var id = ""
   }
 
-  init(_ layout: InstanceLayout, _ containers: ContainerHost?, _ engine: EngineAccess?, _ request: PruneRequest)
-    throws(SystemFault)
-  {
+  init(
+    _ layout: InstanceLayout, _ containers: ContainerHost?, _ engine: EngineAccess?, _ images: StoreParts,
+    _ request: PruneRequest
+  ) throws(SystemFault) {
+    self.images = images
     loop = try EventLoop(name: "prune")
     self.layout = layout
     self.containers = containers
@@ -45,6 +52,7 @@ actor Leftovers {
     var notes: [String] = []
     do throws(HostFailure) { items += try await ended() } catch { notes.append("containers: \(error.message)") }
     do throws(EngineFailure) { items += try await unnamed() } catch { notes.append("images: \(error)") }
+    items += await unnamedOfOurs()
     items += await files("log", .log, layout.log)
     if request.volumes {
       items += await files("apps", .data, layout.state)
@@ -80,6 +88,13 @@ actor Leftovers {
     }
   }
 
+  private func unnamedOfOurs() async -> [Item] {
+    let used = await images.used()
+    return images.store.images.filter { $0.names.isEmpty && !used.contains($0.id.description) }.map {
+      Item(kind: .ownImage, name: String($0.id.hex.prefix(12)), bytes: $0.size, id: $0.id.description)
+    }
+  }
+
   /// Folders of apps that are not known, or volumes that no policy mentions.
   private func files(_ parent: String, _ kind: Item.Kind, _ root: String) async -> [Item] {
     let (top, folder) = kind == .log ? (Self.parent(of: root), Self.last(of: root)) : (root, parent)
@@ -98,7 +113,7 @@ actor Leftovers {
     case .log, .data:
       guard let app = AppID(stored: name) else { return false }
       return await !request.known().contains(app)
-    case .container, .image: return true
+    case .container, .image, .ownImage: return true
     }
   }
 
@@ -115,6 +130,7 @@ actor Leftovers {
       switch item.kind {
       case .container: try await containers?.removeLeftover(item.id)
       case .image: _ = try await engine?.engine().removeImage(item.id)
+      case .ownImage: _ = try await images.store.remove(item.id, used: images.used())
       case .log, .data, .volume:
         guard await isUnused(item.name, item.kind) else { return "it is used again" }
         switch item.kind {

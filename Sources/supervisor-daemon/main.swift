@@ -6,10 +6,13 @@
 
 internal import CLinux
 internal import Glibc
+internal import ImageStorage
 internal import Linux
 internal import Logging
 internal import Model
 
+// Before anything else exists: the process that unpacks an image has one thread and nothing to lose.
+if CommandLine.arguments.dropFirst().first == UnpackProcess.argument { UnpackProcess.run() }
 LoggingSystem.bootstrap { _ in LogLines() }
 let log = Logger(label: "daemon")
 signal(SIGPIPE, SIG_IGN)

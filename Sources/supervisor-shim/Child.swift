@@ -78,10 +78,15 @@ struct Child {
   private func makeRoot() throws(StepFailure) -> HeldMount {
     let root = try step("root") { () throws(SystemFault) in
       try MountView.makePrivate()
-      let root = HeldMount(
-        try DetachedMount(
-          new: "tmpfs", [("size", plan.rootReadOnly ? "4m" : "64m"), ("nr_inodes", "4096"), ("mode", "755")],
-          [.noSetuid, .noDevices]))
+      let root: HeldMount
+      if let image = sources.image {
+        root = image
+      } else {
+        root = HeldMount(
+          try DetachedMount(
+            new: "tmpfs", [("size", plan.rootReadOnly ? "4m" : "64m"), ("nr_inodes", "4096"), ("mode", "755")],
+            [.noSetuid, .noDevices]))
+      }
       // Any folder will do, in a view of our own that is left at once; /usr exists everywhere and was opened before.
       try root.mount.attach(to: Place.open("/usr", [.noMagicLinks]), "/usr")
       return root
@@ -96,14 +101,25 @@ struct Child {
     switch item.kind {
     case .folder(let mode):
       try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
-        try Place.makeFolder(name, in: parent, mode: mode)
+        do throws(SystemFault) { try Place.makeFolder(name, in: parent, mode: mode) } catch
+          where error.code == EEXIST && plan.image != nil
+        {
+          // The image has it: as a folder, not as a link to another place.
+          _ = try Place.open("\(name)/.", in: parent, [.beneath, .noLinks])
+        }
       }
+    case .writable:
+      // A second way into the same overlay, which stays writable when the root's becomes read-only.
+      let place = try target(item.path, folder: true, root)
+      try DetachedMount(copying: place, [.noSetuid, .noDevices], item.path).attach(to: place, item.path)
     case .link(let target):
       try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
         try Place.makeLink(name, in: parent, to: target)
       }
     case .file(let mode, let bytes):
       try inParent(of: item.path, root) { (parent, name) throws(SystemFault) in
+        // Instead of the image's, which is removed in the app's view alone. A folder there is refused.
+        if plan.image != nil { try Place.removeFile(name, in: parent) }
         try Place.makeFile(name, in: parent, mode: mode, bytes)
       }
     case .bind(let source, _, let folder, _):
@@ -140,7 +156,7 @@ struct Child {
     for item in plan.root where path.hasPrefix(item.path + "/") && item.path.utf8.count > deepest {
       switch item.kind {
       case .memory: isMemory = true
-      case .bind, .processes: isMemory = false
+      case .bind, .processes, .writable: isMemory = false
       case .folder, .link, .file, .notifySocket: continue
       }
       deepest = item.path.utf8.count
@@ -213,7 +229,7 @@ struct Child {
       if !program.instead.isEmpty {
         try ProgramSearch.execute(program.instead, program.environment)
       } else if sources.isScript {
-        try Privileges.execute(path: program.path, program.arguments, program.environment)
+        try Privileges.execute(path: sources.path, program.arguments, program.environment)
       } else {
         try sources.program.withRaw { (raw) throws(SystemFault) in
           try Privileges.execute(raw, program.arguments, program.environment)

@@ -58,6 +58,8 @@ struct Confinement {
 struct LandlockRoot {
   let items: [LaunchPlan.RootItem]
   let isReadOnly: Bool
+  /// The root is an image's, with programs in it.
+  let isImage: Bool
   let readsProcesses: Bool
 
   private static let reading: Landlock.Rights = [.readFile, .readFolder]
@@ -65,8 +67,17 @@ struct LandlockRoot {
 
   var allowed: [(path: String, rights: Landlock.Rights)] {
     // Every folder can be listed; what is in it shows by its own rule.
-    [("/", isReadOnly ? .readFolder : Self.writing)]
+    [("/", rootRights)]
       + items.compactMap { item in rights(item.kind).map { ("/\(item.path)", $0) } }
+  }
+
+  private var rootRights: Landlock.Rights {
+    switch (isImage, isReadOnly) {
+    case (false, true): .readFolder
+    case (false, false): Self.writing
+    case (true, true): Self.reading.union(.execute)
+    case (true, false): Self.writing.union(.execute)
+    }
   }
 
   private func rights(_ kind: LaunchPlan.RootItem.Kind) -> Landlock.Rights? {
@@ -74,6 +85,7 @@ struct LandlockRoot {
     // To name a socket is no access to a file.
     case .folder, .link, .notifySocket: return nil
     case .file: return .readFile
+    case .writable: return Self.writing.union(.execute)
     case .bind(_, let rules, _, _), .memory(_, _, _, let rules):
       var rights = rules.contains(.readOnly) ? Self.reading : Self.writing
       if !rules.contains(.noExecution) { rights.insert(.execute) }
@@ -91,7 +103,8 @@ extension Confinement {
     self.init(
       identity: identity ?? plan.identity, walls: plan.walls,
       root: LandlockRoot(
-        items: plan.root, isReadOnly: plan.rootReadOnly, readsProcesses: plan.walls.readsProcesses),
+        items: plan.root, isReadOnly: plan.rootReadOnly, isImage: plan.image != nil,
+        readsProcesses: plan.walls.readsProcesses),
       limits: plan.program.limits,
       workingFolder: workingFolder ?? plan.program.workingFolder)
   }

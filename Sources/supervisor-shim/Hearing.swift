@@ -31,11 +31,10 @@ struct Hearing {
 
   /// Reads what waits. Whoever is not the app by the kernel's word is not heard.
   mutating func hear(_ identity: LaunchPlan.Identity) {
-    let ids = identity.namespaces.contains(.user) ? identity.uidMap.map(\.outside) : [identity.uid]
     for _ in 0..<Self.messagesAtOnce {
       let message = socket.withRaw { raw in try? UnixSocket.receive(raw, limit: Self.maximumBytes) } ?? nil
       guard let message else { return }
-      guard ids.contains(message.uid) else { continue }
+      guard identity.isOwn(hostUID: message.uid) else { continue }
       let lines = message.bytes.split(separator: UInt8(ascii: "\n"))
       if !isReady, lines.contains(where: { $0.elementsEqual("READY=1".utf8) }) {
         isReady = true

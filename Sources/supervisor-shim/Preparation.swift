@@ -12,10 +12,14 @@ final class HeldMount {
 struct Sources {
   /// By place in the plan's root; nil for what is not a bind.
   var binds: [HeldMount?] = []
+  /// What the whole root is, of an app from an image.
+  let image: HeldMount?
   /// The program, opened through the very mount the app will see it in.
   let program: SharedDescriptor
   /// A script is started by its path: its interpreter opens it by name, after this descriptor is closed.
   let isScript: Bool
+  /// Its path inside.
+  let path: String
 
   /// Step 1: opens every mount source, makes it a detached mount under its rules, and pins the program.
   init(_ plan: LaunchPlan) throws(StepFailure) {
@@ -30,21 +34,12 @@ struct Sources {
             try DetachedMount(copying: Self.open(source, follow: follow, plan), rules, source)
           }))
     }
-    guard let holder = binds[Int(plan.program.bind)] else {
-      throw StepFailure("program", reason: "the plan names no mount that holds it", code: EINVAL)
+    image = try plan.image.map { (image) throws(StepFailure) in
+      HeldMount(try step("image") { () throws(SystemFault) in try ImageMount.make(image) })
     }
-    let relative = plan.program.relative
-    let path = plan.program.path
-    let program = SharedDescriptor(
-      try step("program") { () throws(SystemFault) in
-        try holder.mount.withRaw { (raw) throws(SystemFault) in
-          // The bind's own file is reopened through /proc: the mount's descriptor cannot be read.
-          relative.isEmpty
-            ? try Place.read("/proc/self/fd/\(raw)", in: AT_FDCWD, [])
-            : try Place.read(relative, in: raw, [.beneath, .noMagicLinks])
-        }
-      })
+    let (program, path) = try Self.pin(plan, image, binds)
     self.program = program
+    self.path = path
     isScript = try step("program") { () throws(SystemFault) in
       try program.withRaw { (raw) throws(SystemFault) in
         var status = stat()
@@ -57,6 +52,30 @@ struct Sources {
         return got == 2 && start.0 == UInt8(ascii: "#") && start.1 == UInt8(ascii: "!")
       }
     }
+  }
+
+  /// The program, opened, and where it is inside.
+  private static func pin(_ plan: LaunchPlan, _ image: HeldMount?, _ binds: [HeldMount?]) throws(StepFailure)
+    -> (SharedDescriptor, path: String)
+  {
+    if let image, plan.program.bind == LaunchPlan.Program.inImage {
+      let found = try step("program") { () throws(SystemFault) in try ImageMount.program(plan.program, image) }
+      return (found.file, found.path)
+    }
+    guard let holder = binds[Int(plan.program.bind)] else {
+      throw StepFailure("program", reason: "the plan names no mount that holds it", code: EINVAL)
+    }
+    let relative = plan.program.relative
+    let program = SharedDescriptor(
+      try step("program") { () throws(SystemFault) in
+        try holder.mount.withRaw { (raw) throws(SystemFault) in
+          // The bind's own file is reopened through /proc: the mount's descriptor cannot be read.
+          relative.isEmpty
+            ? try Place.read("/proc/self/fd/\(raw)", in: AT_FDCWD, [])
+            : try Place.read(relative, in: raw, [.beneath, .noMagicLinks])
+        }
+      })
+    return (program, plan.program.path)
   }
 
   /// Magic links are never followed (they lead out of any check by path), other links only for the host's own files. Any step of

@@ -38,7 +38,8 @@ struct Supervisor: ParsableCommand {
         ]),
       CommandGroup(
         name: "Policies", subcommands: [Plan.self, PolicyGroup.self, Config.self, ImportVerb.self, ExportVerb.self]),
-      CommandGroup(name: "Images", subcommands: [Images.self, Pull.self, Load.self, Build_.self, Prune.self]),
+      CommandGroup(
+        name: "Images", subcommands: [Images.self, Pull.self, Load.self, Build_.self, RemoveImage.self, Prune.self]),
       CommandGroup(
         name: "Host",
         subcommands: [

@@ -1,6 +1,7 @@
 import Cgroups
 import Glibc
 import Linux
+import ImageStorage
 import Model
 import ProcessHosting
 import Testing
@@ -41,7 +42,9 @@ final class NativeRig: HostRig {
   }
 
   func makeHost() async throws -> any AppHost {
-    try NativeHost(layout: layout, hierarchy: hierarchy, shimPath: Self.shim)
+    try NativeHost(
+      layout: layout, hierarchy: hierarchy, shimPath: Self.shim,
+      images: ImageStore(folder: layout.images, program: "/nonexistent"))
   }
 
   func drop(_ host: any AppHost) async { await (host as? NativeHost)?.shutDown() }

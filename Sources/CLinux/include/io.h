@@ -24,6 +24,16 @@ int cl_pidfd_signal_group(int pidfd, int signal);
 // renameat2(2) with RENAME_NOREPLACE, through syscall(2).
 int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newname);
 
+// syncfs(2): behind _GNU_SOURCE.
+int cl_sync_files(int fd);
+
+// fsetxattr(2) of trusted.overlay.opaque: <sys/xattr.h> is not imported.
+int cl_mark_opaque(int fd);
+// Whether it is marked so: 1 or 0.
+int cl_is_opaque(int fd);
+// Bytes that the names of its extended attributes take (flistxattr(2)).
+ssize_t cl_count_attributes(int fd);
+
 // sendmsg(2) with `count` descriptors as SCM_RIGHTS: the control buffer is built by the CMSG_ macros. At most 16.
 // Returns the bytes sent.
 ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count);

@@ -40,6 +40,11 @@ int cl_clone_tree(int dirfd, const char *path, int recursive);
 int cl_set_mount(int fd, uint64_t set, int recursive, int make_private);
 int cl_attach_mount(int mount, int target);
 
+// mount_setattr(2), MOUNT_ATTR_IDMAP: what is owned by id N in it shows as owned by N of the user namespace. Detached mounts alone.
+int cl_map_mount_ids(int fd, int user_namespace);
+// mount(2) of an overlay at `target`, nosuid and nodev. fsconfig(2) takes strings of 255 bytes at most, in which many layers have no room.
+int cl_mount_overlay(const char *target, const char *options);
+
 // A mount from nothing, through fsopen(2): `options` are pairs key, value (value NULL: a flag), ended by NULL. Returns a detached
 // mount of type `type`.
 int cl_new_mount(const char *type, const char *const options[], uint64_t attributes);

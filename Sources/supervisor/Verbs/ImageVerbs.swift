@@ -6,16 +6,36 @@ internal import Model
 internal import RPC
 
 struct Images: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "images", abstract: "List the engine's images.")
-  @OptionGroup var common: Common
+  static let configuration = CommandConfiguration(
+    commandName: "images", abstract: "List the images of the engine and of the supervisor's own store.",
+    subcommands: [List.self, Adopt.self], defaultSubcommand: List.self)
 
-  func run() throws {
-    let images = try Session(common).connect().ask("image.list")["images"]?.arrayValue ?? []
+  struct List: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "List them (the default).")
+    @OptionGroup var common: Common
+    func run() throws { try Images.list(common) }
+  }
+
+  struct Adopt: ImageWork {
+    static let configuration = CommandConfiguration(
+      commandName: "adopt", abstract: "Copy an image from the engine into the supervisor's own store.",
+      discussion: """
+        An app with that image then also runs where no engine answers (`fallback: native`), or by `runtime: native`.
+        """)
+    @OptionGroup var common: Common
+    @Argument(help: "The image, NAME[:TAG].") var image: String
+    func run() throws { try work("image.adopt", .object(["reference": .string(image)]), "adopted") }
+  }
+
+  static func list(_ common: Common) throws {
+    let answer = try Session(common).connect().ask("image.list")
+    let images = answer["images"]?.arrayValue ?? []
+    for note in answer["notes"]?.arrayValue ?? [] { Output.error("note: \(Output.escaped(note.stringValue ?? ""))") }
     if common.format == .json {
       for image in images { Output.line(image.text) }
       return
     }
-    var table = Table(["IMAGE", "ID", "CREATED", "SIZE"])
+    var table = Table(["IMAGE", "ID", "CREATED", "SIZE", "STORE"])
     for image in images {
       let age =
         image["created"]?.integerValue.map {
@@ -26,6 +46,7 @@ struct Images: ParsableCommand {
       for tag in tags.isEmpty ? ["<none>"] : tags {
         table.add([
           .init(tag), .init(id), .init(age), .init(Bytes(UInt64(max(0, image["size"]?.integerValue ?? 0))).readable),
+          .init(image["store"]?.stringValue ?? "-"),
         ])
       }
     }
@@ -53,7 +74,10 @@ extension ImageWork {
       if common.format == .json {
         Output.line(answer.text)
       } else {
-        Output.line("\(title) \(answer["id"]?.stringValue ?? "done")")
+        Output.line("\(title) \(Output.escaped(answer["id"]?.stringValue ?? "done"))")
+        for note in answer["notes"]?.arrayValue ?? [] {
+          Output.error("note: \(Output.escaped(note.stringValue ?? ""))")
+        }
       }
     } catch is Interrupt.Caught {
       view.end()
@@ -134,14 +158,45 @@ struct Pull: ImageWork {
 
 struct Load: ImageWork {
   static let configuration = CommandConfiguration(
-    commandName: "load", abstract: "Load an image archive (as `docker save` makes them) into the engine.")
+    commandName: "load",
+    abstract:
+      "Load an image archive (docker save, podman save, OCI layout) into the engine or the supervisor's own store.",
+    discussion: """
+      Without --into: into the engine if there is one, else into the supervisor's own store, which native apps run from. The archive may \
+      be compressed by gzip or zstd. Of an archive that is damaged, forged or too big nothing is kept.
+      """)
+  enum Place: String, ExpressibleByArgument, CaseIterable { case engine, store }
   @OptionGroup var common: Common
+  @Option(help: "Where to: engine or store.") var into: Place?
   @Argument(help: "The archive.", completion: .file()) var file: String
 
   func run() throws {
     let session = try Session(common)
     try work(
-      "image.load", .object(["fd": 0]), "loaded", passing: Environment.absolute(file, in: session.currentFolder))
+      "image.load", .object(["fd": 0, "into": into.map { .string($0.rawValue) }]), "loaded",
+      passing: Environment.absolute(file, in: session.currentFolder))
+  }
+}
+
+struct RemoveImage: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "rmi", abstract: "Remove an image, or one of its names, from the supervisor's own store.",
+    discussion:
+      "What an app's policy names or runs from stays. The engine's images are removed by the engine's own command.")
+  @OptionGroup var common: Common
+  @Argument(help: "NAME[:TAG], or an id or its first 12 digits.") var images: [String]
+
+  func run() throws {
+    let client = try Session(common).connect()
+    for image in images {
+      let answer = try client.ask("image.remove", .object(["reference": .string(image)]))
+      if common.format == .json {
+        Output.line(answer.text)
+        continue
+      }
+      for name in answer["untagged"]?.arrayValue ?? [] { Output.line("untagged \(name.stringValue ?? "")") }
+      for id in answer["removed"]?.arrayValue ?? [] { Output.line("removed \(id.stringValue ?? "")") }
+    }
   }
 }
 
