@@ -109,7 +109,7 @@ let package = Package(
     tests("HealthTests", ["Model", "Linux", "Health"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
-    tests("EndToEndTests", ["Model"]),
+    tests("EndToEndTests", ["Model", "ImageStorage"]),
     tests("AdversarialTests", ["Model", "Linux", "FileSystems", "Sandboxing", "Seccomp"]),
     tests("SchedulingTests", ["Model", "Scheduling"]),
     tests("FileSystemsTests", ["Model", "Linux", "FileSystems"]),

@@ -90,6 +90,7 @@ actor ImageWork {
     // Ends with the process: it alone holds the other end.
     let lines = ReportLines(reading)
     while let line = lines.next() {
+      if Task.isCancelled { break }
       if let step = line["step"]?.stringValue {
         progress(
           WorkProgress(
@@ -100,10 +101,15 @@ actor ImageWork {
         last = line
       }
     }
+    // It has said its last, or is not heard any more: then it ends now, and half a load is swept.
+    let isSilent = lines.isSilent
+    if Task.isCancelled || isSilent { kill(pid, SIGKILL) }
     let end: ChildEnd?
     do throws(SystemFault) { end = try Children.wait(pid, block: true)?.end } catch {
       throw .failed("the process that unpacks was lost: \(error)")
     }
+    if Task.isCancelled { throw .failed("the load was cancelled") }
+    if isSilent { throw .failed("unpacking came to a stop: nothing was read or written for \(ReportLines.patience) s") }
     return try Self.judge(last, end, limits)
   }
 
@@ -175,6 +181,12 @@ actor ImageWork {
     let to = try Folder(opening: folder).folder(kind)
     try Folder(opening: "\(folder)/\(place)").folder(kind).withRaw { (from) throws(SystemFault) in
       try to.withRaw { (to) throws(SystemFault) in
+        // What the process made is looked at as if somebody else had: a link would lead the store's readers elsewhere.
+        var status = stat()
+        try check("stat", "\(kind)/\(name)") { fstatat(from, name, &status, AT_SYMLINK_NOFOLLOW) }
+        guard status.st_mode & S_IFMT == (kind == "layers" ? S_IFDIR : S_IFREG) else {
+          throw SystemFault(call: "stat", subject: "\(kind)/\(name)", code: EINVAL)
+        }
         do throws(SystemFault) {
           _ = try checkShim("rename", "\(kind)/\(name)") { cl_rename_new(from, name, to, name) }
         } catch  where error.code == EEXIST {
@@ -266,6 +278,9 @@ private final class ReportLines {
   private let file: SharedDescriptor
   private var waiting: [UInt8] = []
   private static let longest = 8 << 20
+  /// Seconds; the archive may be somebody's file that never answers.
+  static let patience: Int32 = 300
+  private(set) var isSilent = false
 
   init(_ file: SharedDescriptor) { self.file = file }
 
@@ -277,6 +292,11 @@ private final class ReportLines {
         return try? JSONValue(parsing: Array(line), limits: .engine)
       }
       guard waiting.count < Self.longest else { return nil }
+      var wait = file.withRaw { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+      guard poll(&wait, 1, Self.patience * 1000) != 0 else {
+        isSilent = true
+        return nil
+      }
       var chunk = [UInt8](repeating: 0, count: 65_536)
       let got = try? file.withRaw { (raw) throws(SystemFault) in
         try check("read") { chunk.withUnsafeMutableBytes { read(raw, $0.baseAddress, $0.count) } }

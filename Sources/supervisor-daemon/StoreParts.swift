@@ -108,14 +108,25 @@ struct StoreParts: Sendable {
       defer { tell.finish() }
       return try await store.load(file) { tell.yield($0) }
     }
-    for await step in steps {
-      try await progress(
-        .object([
-          "item": .string(step.item), "status": .string(step.status), "done": .optional(step.done),
-          "total": .optional(step.total),
-        ]))
+    let loaded = try await withTaskCancellationHandler {
+      do {
+        for await step in steps {
+          try await progress(
+            .object([
+              "item": .string(step.item), "status": .string(step.status), "done": .optional(step.done),
+              "total": .optional(step.total),
+            ]))
+        }
+      } catch {
+        // Nobody listens any more: what is half done is not kept, and this waits until it is gone.
+        work.cancel()
+        _ = await work.result
+        throw error
+      }
+      return try await work.value
+    } onCancel: {
+      work.cancel()
     }
-    let loaded = try await work.value
     return .object([
       "id": .string(loaded.images.map { $0.names.first ?? $0.id.description }.joined(separator: ", ")),
       "images": .array(

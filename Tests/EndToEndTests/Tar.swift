@@ -1,0 +1,1 @@
+../ImageStorageTests/Tar.swift
