@@ -241,6 +241,7 @@ actor ImageWork {
     guard let image = store.find(reference) else {
       throw .missing("the store has no image \(LayerWriter.shown(Array(reference.utf8)))")
     }
+    let used = Set(used.map { Digest($0) == nil ? ImageName.canonical($0) : $0 })
     let name = ImageName.canonical(reference)
     let isNamed = image.names.contains(name)
     let untagged = isNamed ? [name] : image.names

@@ -204,7 +204,7 @@ extension LaunchPlan {
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     // After them: the app's own /run would hide it.
-    if policy.rootfs == nil { builder.addFolder("run/supervisor") }
+    if policy.rootfs == nil, image == nil { builder.addFolder("run/supervisor") }
     builder.addFolder("tmp", mode: 0o1777)
     var holder: UInt32?
     switch place.holder {

@@ -44,6 +44,11 @@ struct ImageTests {
     }.sorted()
   }
 
+  /// What the app `app` sees in /mark. All after the app's name is the command's, so the root is said before.
+  private func mark(_ instance: Instance) -> String {
+    instance.run("exec", "--root", instance.root, "app", "sh", "-c", "cat /mark").out
+  }
+
   /// What is in a folder of the store.
   private func stored(_ instance: Instance, _ folder: String) -> [String] {
     ((try? FileManager.default.contentsOfDirectory(atPath: "\(instance.root)/state/images/\(folder)")) ?? []).sorted()
@@ -135,7 +140,7 @@ struct ImageTests {
         if number == 1 {
           try instance.write("app", "schema: 1\nid: app\nruntime: native\nimage: test/image:1\nstop_grace_period: 1s\n")
           #expect(instance.up().code == 0)
-          #expect(instance.run("exec", "app", "cat", "/mark").out == "one")
+          #expect(mark(instance) == "one")
         }
       }
       #expect(images(instance) == [" supervisor", "test/image:1 supervisor"])
@@ -146,7 +151,7 @@ struct ImageTests {
       #expect(instance.run("prune", "-y").code == 0)
       #expect(stored(instance, "configs").count == 2)
       #expect(instance.up().code == 0)
-      #expect(instance.run("exec", "app", "cat", "/mark").out == "two")
+      #expect(mark(instance) == "two")
       #expect(instance.run("prune", "-y").code == 0)
       #expect(images(instance) == ["test/image:1 supervisor"] && stored(instance, "configs").count == 1)
       #expect(instance.run("down", "--all", "-y").code == 0)
@@ -228,8 +233,9 @@ struct ImageTests {
           name,
           "schema: 1\nid: \(name)\nruntime: native\nimage: hostile/\(name):1\ntmpfs: [\"/srv/in:size=1m\", \"/run/in:size=1m\"]\n"
         )
-        let up = instance.run("up", "-d", "--wait", "--progress", "quiet", "\(instance.policies)/\(name).yaml")
-        #expect(up.code != 0 && up.err.contains("mount /\(name)"), "\(name): \(up)")
+        instance.run("up", "-d", "--progress", "quiet", "\(instance.policies)/\(name).yaml")
+        let row = instance.wait(name) { $0["state"] == "failed" }
+        #expect(row?.text.contains("mount /\(name)") == true, "\(name): \(row?.text ?? "")")
       }
       #expect(try FileManager.default.contentsOfDirectory(atPath: outside).isEmpty)
     }
@@ -239,7 +245,8 @@ struct ImageTests {
     "what an engine saves runs natively with the same variables, folder and user as in it", arguments: Rig.available)
   func adopts(_ rig: Rig) throws {
     try rig.with { instance in
-      let look = "id -u; id -g; pwd; env | grep -v -e HOSTNAME -e SHLVL -e container= | sort; ls /bin | head -5; ls /"
+      let look =
+        "id -u; id -g; pwd; env | grep -v -e HOSTNAME -e SHLVL -e TERM -e container= | sort; ls /bin | head -5; ls /"
       for (id, more) in [("there", ""), ("here", "runtime: native\n")] {
         try instance.write(
           id,
@@ -258,7 +265,7 @@ struct ImageTests {
       let here = instance.run("logs", "here").out
       // Engines make folders of their own at the top: what the image has is the same.
       func facts(_ text: String) -> [Substring] {
-        text.split(separator: "\n").filter { !["sys", ".dockerenv", "run", "etc"].contains($0) }
+        text.split(separator: "\n").filter { !["sys", ".dockerenv", "run", "etc", "sbin", "var"].contains($0) }
       }
       #expect(facts(there) == facts(here), "\(there)---\n\(here)")
       #expect(there.contains("MODE=test"))
