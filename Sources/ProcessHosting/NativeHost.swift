@@ -124,7 +124,8 @@ package actor NativeHost: AppHost {
     let image = try imageOf(policy)
     if image != nil, OrdinaryUser.isOurs {
       throw HostFailure(
-        .refused, "\(policy.id) cannot run from an image here: its layers are mounted by root, and this instance is an ordinary user's",
+        .refused,
+        "\(policy.id) cannot run from an image here: its layers are mounted by root, and this instance is an ordinary user's",
         hint: "Use the system's instance, or your own engine")
     }
     let policy = try resolved(policy, image)
