@@ -71,6 +71,9 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
 
+    // What apps may ask, and who decides.
+    area("Calls", ["Model", "Linux", "RPC", "Storage", .product(name: "Logging", package: "swift-log")]),
+
     // 4: the runtimes, and the operator's interface with its client.
     area(
       "ContainerHosting",
@@ -78,7 +81,7 @@ let package = Package(
     area(
       "ProcessHosting",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp"]),
-    area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision"]),
+    area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision", "Calls"]),
     area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
     // 5: thin mains. The daemon's is the only place that names concrete hosts.
@@ -92,7 +95,8 @@ let package = Package(
       "supervisor-daemon",
       [
         "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
-        "ContainerHosting", "ProcessHosting", "Control", "Telemetry", .product(name: "Logging", package: "swift-log"),
+        "ContainerHosting", "ProcessHosting", "Calls", "Control", "Telemetry",
+        .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
     .executableTarget(
@@ -103,6 +107,7 @@ let package = Package(
     tests("ModelTests", ["Model"]),
     tests("RPCTests", ["Model", "Linux", "RPC"]),
     tests("HealthTests", ["Model", "Linux", "Health"]),
+    tests("CallsTests", ["Model", "Calls"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
     tests("EndToEndTests", ["Model"]),

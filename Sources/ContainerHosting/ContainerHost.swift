@@ -180,6 +180,8 @@ package final class ContainerHost: AppHost {
     let name = settings.containerName(policy.id, launch.generation)
     let names = try await networks.acquire(policy, holder: name, engine)
     var container: String?
+    let unmade = Instance(
+      app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside)
     do throws(HostFailure) {
       var recipe = try await recipe(launch, engine, names.first)
       let pins = recipe.table.hasPins ? self.pins(policy.id, launch.generation) : nil
@@ -193,10 +195,7 @@ package final class ContainerHost: AppHost {
         if let pins { await files.unpin(pins) }
         recipe.table = try mounts(policy, uidBase: recipe.uidBase)
       }
-      try await listen(
-        launch,
-        to: Instance(
-          app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside))
+      try await open(unmade, launch)
       try refuseShortfalls(policy, try await limit(launch, recipe.facts))
       var spec = recipe.spec
       for variable in variables { spec.environment.append(variable) }
@@ -223,6 +222,7 @@ package final class ContainerHost: AppHost {
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)
+      await settings.doors?.close(unmade)
       throw error
     }
   }

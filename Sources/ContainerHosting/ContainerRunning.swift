@@ -302,6 +302,7 @@ extension ContainerHost {
     SecretDelivery.takeBack(settings.layout, .container, run: "\(instance.app).\(instance.generation)")
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
+      await settings.doors?.close(instance)
       let name = settings.containerName(instance.app, instance.generation)
       await networks.release(entry.launch.policy, holder: name, engine)
     }

@@ -22,6 +22,9 @@ package struct ContainerSettings: Sendable {
   /// How often an engine whose event stream is silent is asked whether it still answers, and how long it may take.
   package var heartbeat: Duration = .seconds(2)
 
+  /// How apps reach the supervisor, if they do.
+  package var doors: (any AppDoors)?
+
   package init(endpoint: EngineEndpoint, layout: InstanceLayout, hierarchy: CgroupHierarchy) {
     self.endpoint = endpoint
     self.layout = layout

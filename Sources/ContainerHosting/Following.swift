@@ -211,7 +211,7 @@ extension ContainerHost {
   private func take(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Adoption {
     let details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
     await networks.adopt(launch.policy, holder: settings.containerName(instance.app, instance.generation))
-    try await listen(launch, to: instance)
+    try await open(instance, launch)
     switch details.state.status {
     case .running, .paused:
       let paused = details.state.status == .paused

@@ -57,7 +57,11 @@ struct Recipe {
     spec.environment = policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }
     if policy.readiness == .notify {
       spec.environment.removeAll { $0.name == "NOTIFY_SOCKET" }
-      spec.environment.append(("NOTIFY_SOCKET", "\(Self.sockets)/\(NotifySockets.name)"))
+      spec.environment.append(("NOTIFY_SOCKET", "\(AppDoor.folder)/\(NotifySockets.name)"))
+    }
+    if settings.doors != nil {
+      spec.environment.removeAll { $0.name == AppDoor.variable }
+      spec.environment.append((AppDoor.variable, AppDoor.path))
     }
     spec.healthcheck = .none
     spec.stopSignal = SignalName.name(of: policy.stopSignal) ?? String(policy.stopSignal)
@@ -173,13 +177,10 @@ struct Recipe {
 
   /// The app's mounts, and ours.
   var entries: [MountTable.Entry] {
-    guard policy.readiness == .notify else { return table.entries }
+    guard policy.readiness == .notify || settings.doors != nil else { return table.entries }
     let source = settings.layout.appSockets(policy.id, launch.generation)
-    return table.entries + [.init(target: Self.sockets, source: .path(source), readOnly: true)]
+    return table.entries + [.init(target: AppDoor.folder, source: .path(source), readOnly: true)]
   }
-
-  /// Where the app finds our sockets.
-  static let sockets = "/run/supervisor"
 
   private func addMounts(_ host: inout HostSpec) {
     for entry in entries {

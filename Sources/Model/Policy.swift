@@ -47,6 +47,8 @@ package struct Policy: Sendable, Equatable {
   package var capabilities = CapabilitySet()
   package var securityOptions: [String] = []
   package var supplementaryGroups: [UInt32] = []
+  /// What it may ask of the supervisor, its preset's included.
+  package var permissions = Permissions()
   /// Its standard input can be written to; else it is empty.
   package var opensInput = false
   /// Its standard streams are a terminal.

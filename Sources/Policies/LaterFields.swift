@@ -23,7 +23,6 @@ let laterFields: [Field] = [
   Field(
     later: "configs", "Configuration as files",
     .list(.either([.objectName, config], said: "a name, or {source, target}")), "configs"),
-  Field(later: "permissions", "Calls the app may make", .list(.text()), "apps' calls"),
   Field(later: "provides", "What other apps may use", .list(.text()), "routes between apps"),
   Field(later: "uses", "What the app uses of others", .list(.text()), "routes between apps"),
   Field(

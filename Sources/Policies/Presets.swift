@@ -62,6 +62,9 @@ extension Draft {
     if !set.contains("network_mode"), policy.network.attachments.isEmpty, !policy.network.ports.isEmpty {
       policy.network.mode = .bridge
     }
+    for permission in presetPermissions(policy.preset) where !policy.permissions.granted.contains(permission) {
+      policy.permissions.granted.append(permission)
+    }
     if !set.contains("name") { policy.name = policy.id.name }
   }
 }
@@ -70,7 +73,6 @@ extension Draft {
 package func notInForce(_ policy: Policy) -> [String] {
   let preset = PresetValues.of(policy.preset)
   var lines: [String] = []
-  lines.append("permissions: apps cannot make calls yet, so none is granted")
   lines.append("processes through proc.spawn (\(preset.spawnedProcesses)): the call does not exist yet")
   if preset.brokeredConnections > 0 {
     lines.append("brokered connections (\(preset.brokeredConnections)): connections are not brokered yet")

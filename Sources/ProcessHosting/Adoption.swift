@@ -6,6 +6,16 @@ package import Model
 internal import Sandboxing
 internal import Scheduling
 
+extension Adoption {
+  /// Whether it runs, or may.
+  fileprivate var isThere: Bool {
+    switch self {
+    case .created, .running: true
+    case .ended, .gone: false
+    }
+  }
+}
+
 extension NativeHost {
   /// How long a shim has to say what its app does.
   private static let patience = Duration.seconds(5)
@@ -14,7 +24,11 @@ extension NativeHost {
     found: [Instance: Adoption], removed: [String]
   ) {
     var found: [Instance: Adoption] = [:]
-    for (instance, launch) in known { found[instance] = try await adopt(instance, launch) }
+    for (instance, launch) in known {
+      let adoption = try await adopt(instance, launch)
+      if adoption.isThere { try await open(instance, launch.policy) }
+      found[instance] = adoption
+    }
     let waiting = found.filter { if case .created = $0.value { true } else { false } }
     SecretDelivery.sweep(layout, .native, keeping: Set(waiting.keys.map { Self.runName($0) }))
     return (found, try await sweep(known.map(\.instance)))

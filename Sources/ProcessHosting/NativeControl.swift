@@ -50,6 +50,7 @@ extension NativeHost {
       try await clear(group, instance.app)
     }
     runs[instance] = nil
+    await doors?.close(instance)
     let name = Self.runName(instance)
     SecretDelivery.takeBack(layout, .native, run: name)
     do throws(SystemFault) {

@@ -61,11 +61,16 @@ package actor NativeHost: AppHost {
     }
   }
 
+  let doors: (any AppDoors)?
+
   /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`. Makes the instance's folders for sockets,
   /// outcomes and logs.
-  package init(layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, engineSockets: [String] = [])
-    throws(SystemFault)
-  {
+  /// Apps reach the supervisor through `doors`, if there are any.
+  package init(
+    layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, engineSockets: [String] = [],
+    doors: (any AppDoors)? = nil
+  ) throws(SystemFault) {
+    self.doors = doors
     self.engineSockets = engineSockets
     self.layout = layout
     self.hierarchy = hierarchy
@@ -178,7 +183,11 @@ package actor NativeHost: AppHost {
     }
     run.missing = shortfalls.map(\.description)
     if landlock == 0, launch.policy.preset != .privileged { run.missing.append("landlock: this kernel has none") }
-    do throws(HostFailure) { try spawn(instance, launch, run) } catch {
+    do throws(HostFailure) {
+      try await open(instance, launch.policy)
+      try spawn(instance, launch, run)
+    } catch {
+      await doors?.close(instance)
       discard(run)
       secrets(launch).takeBack()
       throw error
@@ -219,6 +228,7 @@ package actor NativeHost: AppHost {
     places.runs = Self.outcomes(layout)
     places.log = layout.appLog(policy.id)
     places.logIsShared = launch.isBeside
+    places.door = doors == nil ? nil : layout.appSockets(policy.id, launch.generation)
     let walls = try walls(policy)
     do {
       var plan = try LaunchPlan(launch, table, membership, places, walls)
@@ -265,6 +275,13 @@ package actor NativeHost: AppHost {
     if filters.count >= 32 { filters.removeFirst() }
     filters.append((profile, walls.filter))
     return walls
+  }
+
+  /// The app's way to the supervisor, also for one that an earlier daemon started.
+  func open(_ instance: Instance, _ policy: Policy) async throws(HostFailure) {
+    try await doors?.open(
+      instance, policy, folder: layout.appSockets(instance.app, instance.generation),
+      cgroup: group(instance.app, instance.ownGroup).path)
   }
 
   func connect(_ socket: SharedDescriptor, _ instance: Instance, _ run: Run) throws(SystemFault) -> ShimConnection {

@@ -53,6 +53,8 @@ package struct LaunchPlan: Sendable, Equatable {
     package var log = ""
     /// Another shim writes there too: files of its own.
     package var logIsShared = false
+    /// The host's folder with the app's way to the supervisor; the shim finds it among the mounts.
+    package var door: String?
     package init() {}
   }
 

@@ -163,13 +163,13 @@ extension LaunchPlan {
       } catch { throw .rootfs("the rootfs \(rootfs) cannot be read: \(error.reason)") }
     } else {
       builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName)
-      builder.addFolder("run")
     }
+    builder.addFolder("run")
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     // After them: the app's own /run would hide it.
-    if policy.rootfs == nil { builder.addFolder("run/supervisor") }
+    builder.addDoor(places.door)
     builder.addFolder("tmp", mode: 0o1777)
     var holder: UInt32?
     switch place.holder {
@@ -193,16 +193,17 @@ extension LaunchPlan {
     program.path = place.inside
     program.arguments = policy.entry
     program.workingFolder = policy.workingDirectory ?? "/"
-    program.environment = Self.environment(policy)
+    program.environment = Self.environment(policy, hasDoor: places.door != nil)
   }
 
-  private static func environment(_ policy: Policy) -> [String] {
+  private static func environment(_ policy: Policy, hasDoor: Bool) -> [String] {
     var values = [
       "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       "HOME": policy.rootfs == nil ? "/data" : "/",
     ]
     for entry in policy.environment where entry.secret == nil { values[entry.name] = entry.value }
     if policy.readiness == .notify { values["NOTIFY_SOCKET"] = notifySocket }
+    if hasDoor { values[AppDoor.variable] = AppDoor.path }
     return values.map { "\($0.key)=\($0.value)" }.sorted()
   }
 

@@ -72,7 +72,7 @@ struct RootBuilder {
   mutating func addContent(of rootfs: String, readOnly: Bool, except targets: Set<String>) throws(SystemFault) {
     let rules: MountRules = readOnly ? Self.system : [.noSetuid, .noDevices]
     for name in try Folder(opening: rootfs).names()
-    where !["proc", "dev", "sys"].contains(name) && !targets.contains("/\(name)") {
+    where !["proc", "dev", "sys", "run"].contains(name) && !targets.contains("/\(name)") {
       let path = "\(rootfs)/\(name)"
       switch try Place.kind(path, follow: false) {
       case .folder: add(name, .bind(source: path, rules: rules, folder: true, follow: false))
@@ -97,6 +97,14 @@ struct RootBuilder {
     for (index, name) in ["stdin", "stdout", "stderr"].enumerated() {
       add("dev/\(name)", .link(to: "/proc/self/fd/\(index)"))
     }
+  }
+
+  /// `door`, the host's folder with the app's way to the supervisor, in its place in `/run`, which is always of our own making.
+  mutating func addDoor(_ door: String?) {
+    let path = String(AppDoor.folder.dropFirst())
+    guard let door else { return addFolder(path) }
+    add(
+      path, .bind(source: door, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: true, follow: false))
   }
 
   /// The app's mounts, parents before children; `owner` is the app's uid inside.

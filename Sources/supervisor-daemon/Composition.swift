@@ -1,3 +1,4 @@
+internal import Calls
 internal import Cgroups
 internal import ContainerHosting
 internal import Control
@@ -66,13 +67,16 @@ struct Composition {
           "choice": "\(choice)", "engine": "\(found.endpoint.map { "\($0)" } ?? "none")", "reason": "\(found.reason)",
         ])
       if choice != "auto" { refuseOtherEngine(found, choice, snapshot, layout) }
-      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop)
+      let interface = try AppInterface(
+        run: folders.run, version: Build.version, store: store, decisions: snapshot.decisions, log: log)
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, interface)
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: ids(configuration).base,
           uidBlock: ids(configuration).size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
-          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop)))
+          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop),
+          doors: interface))
       let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
       let reload = Reload(configuration, folders, environment, supervisor, standing, log)
       let (reloads, requestReload) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
@@ -85,7 +89,7 @@ struct Composition {
       let facts = DaemonFacts(
         version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout)
       let service = ControlService(
-        supervisor: supervisor, facts: facts, parts: parts, standing: standing,
+        supervisor: supervisor, facts: facts, parts: parts, standing: standing, interface: interface, store: store,
         audit: try Audit(folder: folders.log, maximumSize: configuration.auditSize) { fault in
           log.error("audit.not_written", metadata: ["reason": "\(fault)"])
         }, counted: { Counted.call($0, denied: $1) })
@@ -194,15 +198,17 @@ struct Composition {
   }
 
   private static func makeHosts(
-    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop
+    _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop,
+    _ doors: any AppDoors
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
     hosts[.native] = try NativeHost(
       layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
-      engineSockets: endpoint.map { [$0.socket] } ?? [])
+      engineSockets: endpoint.map { [$0.socket] } ?? [], doors: doors)
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
+    settings.doors = doors
     settings.uidRangeBase = ids(configuration).base
     settings.externalVolumes = configuration.externalVolumes
     settings.externalNetworks = configuration.externalNetworks
