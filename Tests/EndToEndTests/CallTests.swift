@@ -107,7 +107,6 @@ private struct Asking {
   func table(place: StreamPlace) throws {
     let asking = Asking(place: place)
     try asking.with { instance in
-      #expect(instance.run("up", "-d", "--progress", "quiet", "--engine", instance.engine, instance.policies).code == 2)
       instance.startDaemon()
       let table = instance.run("calls", "--format", "json").lines
       #expect(Set(table.compactMap { $0["call"]?.stringValue }) == Set(everyCall.map(\.call)))
