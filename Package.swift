@@ -53,17 +53,19 @@ let package = Package(
     area("Scheduling", ["Model"]),
     area("Converting", ["Model", "Policies"]),
 
-    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite; whether an app works.
+    // 2: cgroups; nftables; the Engine's API; framed JSON-RPC; SQLite; whether an app works.
     area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
+    area("PacketFilter", ["Model", "Linux"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
     area("Health", ["Model", "Linux"]),
     area("Storage", ["Model", .product(name: "GRDB", package: "GRDB.swift")]),
     area("Telemetry", ["Model", "Linux", .product(name: "CoreMetrics", package: "swift-metrics")]),
 
-    // 3: a policy's sandbox as a launch plan, its filter as a program; what runs, and what happens next.
+    // 3: a policy's sandbox as a launch plan, its filter as a program; apps' networks; what runs, and what happens next.
     area("Sandboxing", ["Model", "Linux", "FileSystems"]),
     area("Seccomp", ["Sandboxing", "CSeccomp"]),
+    area("Networking", ["Model", "Linux", "PacketFilter"]),
     area(
       "Supervision",
       [
@@ -77,10 +79,13 @@ let package = Package(
     // 4: the runtimes, and the operator's interface with its client.
     area(
       "ContainerHosting",
-      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing"]),
+      [
+        "Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing", "Networking",
+        "PacketFilter",
+      ]),
     area(
       "ProcessHosting",
-      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp"]),
+      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp", "Networking"]),
     area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision", "Calls"]),
     area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
@@ -89,13 +94,13 @@ let package = Package(
       "supervisor",
       [
         "Model", "Linux", "CLinux", "Policies", "Converting", "Scheduling", "Client", "RPC", "Cgroups",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "PacketFilter", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
       "supervisor-daemon",
       [
         "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
-        "ContainerHosting", "ProcessHosting", "Calls", "Control", "Telemetry",
+        "Networking", "ContainerHosting", "ProcessHosting", "Calls", "Control", "Telemetry",
         .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
@@ -117,6 +122,7 @@ let package = Package(
     tests(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
+    tests("NetworkingTests", ["Model", "Linux", "PacketFilter", "Networking"]),
     tests("SeccompTests", ["Model", "Sandboxing", "Seccomp"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ProcessHosting"]),

@@ -55,6 +55,7 @@ extension NativeHost {
     switch await settled(run) {
     case .running(let facts):
       await reassert(run, launch.policy)
+      await adoptNetworks(launch, run)
       return .running(self.facts(facts, launch.policy, run), paused: run.group.isFrozen)
     case .ended(let outcome):
       run.isEndKnown = true
@@ -62,6 +63,7 @@ extension NativeHost {
     case .preparing where run.connection?.isClosed == false:
       // We came before it saw that the daemon that created it is gone: it waits for our `go` as well as for that one's.
       run.isStarted = false
+      await adoptNetworks(launch, run)
       return .created
     case .preparing:
       // It left because the daemon that created it did; or it is not the one we know.

@@ -24,18 +24,26 @@ package enum PlanProblem: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 extension LaunchPlan {
+  /// Where a native app on networks learns names from.
+  package struct NameSources: Sendable, Equatable {
+    /// A file of the supervisor's that is rewritten where it lies; bound at /etc/hosts.
+    package var hosts: String
+    /// Name servers' addresses.
+    package var resolvers: [String]
+    package init(hosts: String, resolvers: [String]) {
+      self.hosts = hosts
+      self.resolvers = resolvers
+    }
+  }
+
   /// What `policy` asks that native apps do not have yet; nil: all can be had.
   package static func unsupported(_ policy: Policy) -> PlanProblem? {
     let network = policy.network
     switch network.mode {
-    case .none: break
-    case .bridge where network.ports.isEmpty: return .notSupported("network_mode: bridge without ports")
-    case .bridge: break
-    case .named: return .notSupported("networks")
+    case .none, .bridge, .named: break
     case .host where policy.preset != .privileged: return .badIdentity("network_mode: host needs sandbox: privileged")
     case .host: break
     }
-    if !network.attachments.isEmpty { return .notSupported("networks") }
     if policy.securityOptions.contains(where: { $0.hasPrefix("apparmor=") && $0 != "apparmor=unconfined" }) {
       return .notSupported("security_opt: apparmor")
     }
@@ -47,7 +55,8 @@ extension LaunchPlan {
 
   /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing.
   package init(
-    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls
+    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls,
+    _ names: NameSources? = nil
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -58,7 +67,7 @@ extension LaunchPlan {
     self.places = places
     self.walls = walls
     identity = try Self.identity(of: launch)
-    try buildRoot(policy, table, place)
+    try buildRoot(policy, table, place, names)
     program.limits = try Self.resourceLimits(policy)
     program.instead = launch.instead
     streams.input = policy.opensInput
@@ -149,7 +158,9 @@ extension LaunchPlan {
 
   // MARK: Root and program
 
-  private mutating func buildRoot(_ policy: Policy, _ table: MountTable, _ place: ProgramPlace) throws(PlanProblem) {
+  private mutating func buildRoot(
+    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ names: NameSources?
+  ) throws(PlanProblem) {
     var builder = RootBuilder()
     let inside: UInt32 =
       switch policy.user {
@@ -162,9 +173,10 @@ extension LaunchPlan {
           of: Place.resolve(rootfs), readOnly: policy.readOnlyRoot, except: Set(table.entries.map(\.target)))
       } catch { throw .rootfs("the rootfs \(rootfs) cannot be read: \(error.reason)") }
     } else {
-      builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName)
+      builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName, names)
     }
     builder.addFolder("run")
+    if let names, policy.rootfs != nil { builder.addNames(names, over: policy) }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)

@@ -11,7 +11,9 @@ struct RootBuilder {
   // MARK: Bases
 
   /// `/usr` read-only with the links into it, and a made `/etc`.
-  mutating func addStandard(_ policy: Policy, uid: UInt32, gid: UInt32, hostName: String) {
+  mutating func addStandard(
+    _ policy: Policy, uid: UInt32, gid: UInt32, hostName: String, _ names: LaunchPlan.NameSources?
+  ) {
     add("usr", .bind(source: "/usr", rules: Self.system, folder: true, follow: true))
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
       switch try? Place.kind("/\(name)", follow: false) {
@@ -22,10 +24,12 @@ struct RootBuilder {
       case .program, .file, nil: break
       }
     }
-    addConfiguration(policy, uid: uid, gid: gid, hostName: hostName)
+    addConfiguration(policy, uid: uid, gid: gid, hostName: hostName, names)
   }
 
-  private mutating func addConfiguration(_ policy: Policy, uid: UInt32, gid: UInt32, hostName: String) {
+  private mutating func addConfiguration(
+    _ policy: Policy, uid: UInt32, gid: UInt32, hostName: String, _ names: LaunchPlan.NameSources?
+  ) {
     func file(_ name: String, _ text: String) { add("etc/\(name)", .file(mode: 0o644, bytes: Array(text.utf8))) }
     addFolder("etc")
     let home = "/data"
@@ -35,15 +39,18 @@ struct RootBuilder {
     if gid != 0 { groups += "app:x:\(gid):\n" }
     file("passwd", users + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n")
     file("group", groups + "nogroup:x:65534:\n")
-    var hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(hostName)\n"
-    for extra in policy.network.extraHosts { hosts += "\(extra.address) \(extra.name)\n" }
-    file("hosts", hosts)
+    if let names {
+      addNames(names)
+    } else {
+      file("hosts", Self.hosts(policy, hostName))
+    }
     file("hostname", "\(hostName)\n")
     file("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
     if policy.network.mode == .host, policy.network.dns.isEmpty, let own = try? File.text("/etc/resolv.conf") {
       file("resolv.conf", own)
     } else {
-      file("resolv.conf", policy.network.dns.map { "nameserver \($0)\n" }.joined())
+      let servers = names?.resolvers ?? policy.network.dns
+      file("resolv.conf", servers.map { "nameserver \($0)\n" }.joined())
     }
     if let zone = try? Place.link("/etc/localtime"), zone.hasPrefix("/usr/share/zoneinfo/") {
       add("etc/localtime", .link(to: zone))
@@ -59,6 +66,25 @@ struct RootBuilder {
         String(folder.dropFirst()),
         .bind(source: folder, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: true, follow: true))
     }
+  }
+
+  private static func hosts(_ policy: Policy, _ hostName: String) -> String {
+    var hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(hostName)\n"
+    for extra in policy.network.extraHosts { hosts += "\(extra.address) \(extra.name)\n" }
+    return hosts
+  }
+
+  private mutating func addNames(_ names: LaunchPlan.NameSources) {
+    add(
+      "etc/hosts",
+      .bind(
+        source: names.hosts, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: false, follow: false))
+  }
+
+  /// In a root of the app's own they take the place of a file that is there.
+  mutating func addNames(_ names: LaunchPlan.NameSources, over policy: Policy) {
+    guard let rootfs = policy.rootfs, (try? Place.kind("\(rootfs)/etc/hosts", follow: false)) == .file else { return }
+    addNames(names)
   }
 
   private mutating func addHostFile(_ path: String) {

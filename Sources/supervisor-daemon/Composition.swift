@@ -7,6 +7,7 @@ internal import Glibc
 internal import Linux
 internal import Logging
 internal import Model
+internal import Networking
 internal import Policies
 internal import ProcessHosting
 internal import RPC
@@ -25,6 +26,7 @@ struct Composition {
   let standing: Standing
   let reload: Reload
   let log: Logger
+  private let fabric: NetworkFabric
   private let metrics: Metrics?
   private let end: AsyncStream<Void>
   private let requestEnd: AsyncStream<Void>.Continuation
@@ -69,7 +71,10 @@ struct Composition {
       if choice != "auto" { refuseOtherEngine(found, choice, snapshot, layout) }
       let interface = try AppInterface(
         run: folders.run, version: Build.version, store: store, decisions: snapshot.decisions, log: log)
-      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, interface)
+      let fabric = try NetworkFabric(layout) { name, reason in log.warning("\(name)", metadata: ["reason": "\(reason)"])
+      }
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, interface, fabric)
+      if let containers = hosts[.container] as? ContainerHost { await fabric.use(containers) }
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: ids(configuration).base,
@@ -99,7 +104,7 @@ struct Composition {
         quota: PeerQuota { [own = geteuid()] in $0.uid != 0 && $0.uid != own })
       return Composition(
         layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server,
-        standing: standing, reload: reload, log: log,
+        standing: standing, reload: reload, log: log, fabric: fabric,
         metrics: Metrics.make(configuration, folders, supervisor, on: loop, log), end: end, requestEnd: requestEnd,
         reloads: reloads, requestReload: requestReload, loop: loop)
     } catch let failure as StorageFailure {
@@ -199,13 +204,13 @@ struct Composition {
 
   private static func makeHosts(
     _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop,
-    _ doors: any AppDoors
+    _ doors: any AppDoors, _ fabric: NetworkFabric
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
     hosts[.native] = try NativeHost(
       layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"),
-      engineSockets: endpoint.map { [$0.socket] } ?? [], doors: doors)
+      engineSockets: endpoint.map { [$0.socket] } ?? [], doors: doors, fabric: getuid() == 0 ? fabric : nil)
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
     settings.doors = doors
@@ -215,6 +220,8 @@ struct Composition {
     settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })
     settings.gate = EngineGate(
       refused: configuration.engineGate.refuse, acceptsDegraded: configuration.engineGate.acceptDegraded)
+    // An ordinary user has none: what the policy asks of one is refused.
+    if getuid() == 0 { settings.fabric = fabric }
     hosts[.container] = try ContainerHost(settings, on: loop)
     return hosts
   }
@@ -230,6 +237,7 @@ struct Composition {
         snapshot, bootID: BootID.read(), rules: standing.rules, read: readStored, readInstance: readInstance)
       group.addTask { await supervisor.takeOver() }
       group.addTask { await metrics?.run(log) }
+      group.addTask { await fabric.run() }
       group.addTask { await Notify.watch { _ = await supervisor.lastCursor } }
       // What the first caller sees is what runs, unless an engine takes its time.
       await supervisor.tookOver(within: .seconds(1))
