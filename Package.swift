@@ -55,8 +55,9 @@ let package = Package(
     area("Scheduling", ["Model"]),
     area("Converting", ["Model", "Policies"]),
 
-    // 2: cgroups; the Engine's API; framed JSON-RPC; SQLite; whether an app works; images without an engine.
+    // 2: cgroups; nftables; the Engine's API; framed JSON-RPC; SQLite; whether an app works; images without an engine.
     area("Cgroups", ["Model", "CLinux", "Linux", "Scheduling"]),
+    area("PacketFilter", ["Model", "Linux"]),
     area("EngineAPI", ["Model", "Linux", "CCurl"]),
     area("RPC", ["Model", "Linux"]),
     area("Health", ["Model", "Linux"]),
@@ -64,9 +65,10 @@ let package = Package(
     area("ImageStorage", ["Model", "CLinux", "Linux", "CArchive", "CDigest"]),
     area("Telemetry", ["Model", "Linux", .product(name: "CoreMetrics", package: "swift-metrics")]),
 
-    // 3: a policy's sandbox as a launch plan, its filter as a program; what runs, and what happens next.
+    // 3: a policy's sandbox as a launch plan, its filter as a program; apps' networks; what runs, and what happens next.
     area("Sandboxing", ["Model", "Linux", "FileSystems"]),
     area("Seccomp", ["Sandboxing", "CSeccomp"]),
+    area("Networking", ["Model", "Linux", "PacketFilter"]),
     area(
       "Supervision",
       [
@@ -74,14 +76,23 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
 
+    // What apps may ask, and who decides.
+    area("Calls", ["Model", "Linux", "RPC", "Storage", .product(name: "Logging", package: "swift-log")]),
+
     // 4: the runtimes, and the operator's interface with its client.
     area(
       "ContainerHosting",
-      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing"]),
+      [
+        "Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "EngineAPI", "Sandboxing", "Networking",
+        "PacketFilter",
+      ]),
     area(
       "ProcessHosting",
-      ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp", "ImageStorage"]),
-    area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision"]),
+      [
+        "Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "Health", "Sandboxing", "Seccomp", "Networking",
+        "ImageStorage",
+      ]),
+    area("Control", ["Model", "Linux", "Policies", "RPC", "Storage", "Supervision", "Calls"]),
     area("Client", ["Model", "Linux", "CLinux", "RPC"]),
 
     // 5: thin mains. The daemon's is the only place that names concrete hosts.
@@ -89,13 +100,13 @@ let package = Package(
       "supervisor",
       [
         "Model", "Linux", "CLinux", "Policies", "Converting", "Scheduling", "Client", "RPC", "Cgroups",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "PacketFilter", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     program(
       "supervisor-daemon",
       [
         "Model", "Linux", "CLinux", "Policies", "Scheduling", "Cgroups", "EngineAPI", "RPC", "Storage", "Supervision",
-        "ContainerHosting", "ProcessHosting", "ImageStorage", "Control", "Telemetry",
+        "Networking", "ContainerHosting", "ProcessHosting", "ImageStorage", "Calls", "Control", "Telemetry",
         .product(name: "Logging", package: "swift-log"),
       ]),
     // Fully static: no relocations to make at start and none to keep, which is half of what a shim would hold and wait for.
@@ -107,6 +118,7 @@ let package = Package(
     tests("ModelTests", ["Model"]),
     tests("RPCTests", ["Model", "Linux", "RPC"]),
     tests("HealthTests", ["Model", "Linux", "Health"]),
+    tests("CallsTests", ["Model", "Calls"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
     tests("EndToEndTests", ["Model", "ImageStorage"]),
@@ -117,6 +129,7 @@ let package = Package(
       "ContainerTests",
       ["Model", "Linux", "FileSystems", "Scheduling", "Cgroups", "EngineAPI", "Sandboxing", "ContainerHosting"]),
     tests("ImageStorageTests", ["Model", "CLinux", "Linux", "ImageStorage"]),
+    tests("NetworkingTests", ["Model", "Linux", "PacketFilter", "Networking"]),
     tests("SeccompTests", ["Model", "Sandboxing", "Seccomp"]),
     tests("CgroupsTests", ["Model", "Linux", "Scheduling", "Cgroups"]),
     tests("HostTests", ["Model", "Linux", "Cgroups", "Sandboxing", "ImageStorage", "ProcessHosting"]),

@@ -10,6 +10,7 @@ extension ContainerHost {
     guard let entry = await register.entry(instance.handle), entry.stage == .running else {
       throw HostFailure(.missing, "\(instance.app) is not running")
     }
+    await settings.doors?.change(instance, new.policy)
     let before = old.policy.limits
     let after = new.policy.limits
     let share = CPUShare(new.policy)

@@ -5,6 +5,7 @@ internal import Health
 package import Linux
 package import Model
 internal import FileSystems
+internal import Networking
 internal import Sandboxing
 internal import Scheduling
 
@@ -58,6 +59,7 @@ package final class ContainerHost: AppHost {
     try refuseSecretVariables(policy)
     try await files.checkSecrets(policy, settings.layout)
     try refuseShortfalls(policy, cgroup(policy.id, nil, facts).unsupported(policy.limits))
+    try await refuseUnfiltered(policy)
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
       throw HostFailure(.refused, "mem_limit is \(memory.readable); an engine starts nothing below 6 MiB")
     }
@@ -178,10 +180,15 @@ package final class ContainerHost: AppHost {
   private func createOne(_ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Instance {
     let policy = launch.policy
     let name = settings.containerName(policy.id, launch.generation)
-    let names = try await networks.acquire(policy, holder: name, engine)
+    let network = try await self.place(launch)
+    var names: [String] = []
     var container: String?
+    let unmade = Instance(
+      app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside)
     do throws(HostFailure) {
+      names = try await networks.acquire(policy, holder: name, engine)
       var recipe = try await recipe(launch, engine, names.first)
+      recipe.place = network
       let pins = recipe.table.hasPins ? self.pins(policy.id, launch.generation) : nil
       try await files.prepare(recipe.table, pins: pins)
       let variables = try await files.deliver(secrets(launch, recipe.facts))
@@ -193,10 +200,7 @@ package final class ContainerHost: AppHost {
         if let pins { await files.unpin(pins) }
         recipe.table = try mounts(policy, uidBase: recipe.uidBase)
       }
-      try await listen(
-        launch,
-        to: Instance(
-          app: policy.id, generation: launch.generation, nonce: launch.nonce, handle: "", isBeside: launch.isBeside))
+      try await open(unmade, launch)
       try refuseShortfalls(policy, try await limit(launch, recipe.facts))
       var spec = recipe.spec
       for variable in variables { spec.environment.append(variable) }
@@ -207,7 +211,7 @@ package final class ContainerHost: AppHost {
         throw HostFailure(.refused, "the engine will not hold to the policy of \(policy.id): \(warning)")
       }
       for (index, network) in names.enumerated().dropFirst() {
-        let endpoint = NetworkEndpoint(aliases: recipe.aliases(at: index))
+        let endpoint = recipe.endpoint(at: index)
         try await asked { () throws(EngineFailure) in
           try await engine.connectNetwork(network, container: made.id, endpoint)
         }
@@ -223,6 +227,8 @@ package final class ContainerHost: AppHost {
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)
+      await settings.doors?.close(unmade)
+      await settings.fabric?.release(unmade)
       throw error
     }
   }

@@ -3,6 +3,7 @@ internal import EngineAPI
 internal import FileSystems
 internal import Linux
 package import Model
+internal import Networking
 internal import Sandboxing
 internal import Scheduling
 
@@ -24,7 +25,8 @@ extension ContainerHost {
         }
         _ = try await asked { () throws(EngineFailure) in try await engine.startContainer(id) }
       }
-      let run = try await attest(instance, launch, engine)
+      var run = try await attest(instance, launch, engine)
+      run.missing += try await bind(instance, launch, pid: run.pid)
       await unpin(launch.policy, instance.generation)
       await files.takeBack(secrets(launch, facts))
       if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
@@ -136,7 +138,8 @@ extension ContainerHost {
 
   /// The container as it is now, with its first process once that is the app and no longer the runtime.
   func proof(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Attestation {
-    let recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
+    var recipe = try await recipe(launch, engine, networks.names(launch.policy).first)
+    recipe.place = await settings.fabric?.place(NetworkPlace.key(instance.app, instance.ownGroup))
     let group = cgroup(instance, recipe.facts)
     var details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
     let end = Clock.monotonic() + Duration.seconds(2).wholeNanoseconds
@@ -273,7 +276,7 @@ extension ContainerHost {
 
   package func enforcement(_ instance: Instance, _ launch: Launch) async throws(HostFailure) -> [LayerReport] {
     let engine = try await link.engine()
-    return try await proof(instance, launch, engine).reports
+    return try await proof(instance, launch, engine).reports + [await networkReport(launch)].compactMap { $0 }
   }
 
   // MARK: Its end
@@ -302,8 +305,10 @@ extension ContainerHost {
     SecretDelivery.takeBack(settings.layout, .container, run: "\(instance.app).\(instance.generation)")
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
+      await settings.doors?.close(instance)
       let name = settings.containerName(instance.app, instance.generation)
       await networks.release(entry.launch.policy, holder: name, engine)
+      await settings.fabric?.release(instance)
     }
     if engine.differences.leavesExecMonitors {
       let others = AppCgroup.monitors(settings.hierarchy, parent: settings.layout.cgroupParent)

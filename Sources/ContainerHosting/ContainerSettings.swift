@@ -1,5 +1,6 @@
 package import Cgroups
 package import Model
+package import Networking
 
 /// What a ContainerHost is told once.
 package struct ContainerSettings: Sendable {
@@ -22,6 +23,12 @@ package struct ContainerSettings: Sendable {
   /// How often an engine whose event stream is silent is asked whether it still answers, and how long it may take.
   package var heartbeat: Duration = .seconds(2)
 
+  /// How apps reach the supervisor, if they do.
+  package var doors: (any AppDoors)?
+
+  /// Nil: the engine alone says what its networks are.
+  package var fabric: NetworkFabric?
+
   package init(endpoint: EngineEndpoint, layout: InstanceLayout, hierarchy: CgroupHierarchy) {
     self.endpoint = endpoint
     self.layout = layout
@@ -39,10 +46,10 @@ package struct ContainerSettings: Sendable {
   }
 
   /// The network that `network_mode: bridge` makes for one app alone. No policy can name it: a name does not begin with a dot.
-  func ownNetworkName(_ app: AppID) -> String { "appsup_\(layout.name)_.\(app)" }
+  func ownNetworkName(_ app: AppID) -> String { layout.ownNetworkName(app) }
 
   /// The name of a network of ours on the engine.
-  func networkName(_ name: String) -> String { "appsup_\(layout.name)_\(name)" }
+  func networkName(_ name: String) -> String { layout.networkName(name) }
 }
 
 /// The labels that say whose a container or network is.

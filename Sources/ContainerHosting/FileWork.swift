@@ -59,6 +59,22 @@ actor FileWork {
     try? group.slice?.release()
   }
 
+  /// The interfaces of a process's network namespace.
+  func links(of pid: Int32) throws(SystemFault) -> [NetworkLink] {
+    let process = try Pidfd(of: pid)
+    let home = SharedDescriptor(try Namespaces.ownNetwork())
+    return try Namespaces.inNetwork(of: process, home: home) { () throws(SystemFault) in try NetworkLinks.list() }
+  }
+
+  /// What leaves an interface of a process's network namespace is held to so many bits a second.
+  func shape(_ name: String, of pid: Int32, bitsPerSecond: UInt64) throws(SystemFault) {
+    let process = try Pidfd(of: pid)
+    let home = SharedDescriptor(try Namespaces.ownNetwork())
+    try Namespaces.inNetwork(of: process, home: home) { () throws(SystemFault) in
+      try NetworkLinks.shape(name, bitsPerSecond: bitsPerSecond)
+    }
+  }
+
   func checkSecrets(_ policy: Policy, _ layout: InstanceLayout) throws(HostFailure) {
     do throws(SecretProblem) { try SecretDelivery.check(policy, layout) } catch {
       throw HostFailure(.refused, error.description)

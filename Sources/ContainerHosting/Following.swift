@@ -211,14 +211,16 @@ extension ContainerHost {
   private func take(_ instance: Instance, _ launch: Launch, _ engine: Engine) async throws(HostFailure) -> Adoption {
     let details = try await asked { () throws(EngineFailure) in try await engine.inspectContainer(instance.handle) }
     await networks.adopt(launch.policy, holder: settings.containerName(instance.app, instance.generation))
-    try await listen(launch, to: instance)
+    try await open(instance, launch)
+    let unheld = await adoptNetworks(launch, pid: details.state.isRunning ? details.state.pid : 0)
     switch details.state.status {
     case .running, .paused:
       let paused = details.state.status == .paused
       let group = cgroup(instance, try await link.facts())
       await register.add(
         instance, launch, .starting(ended: false), paused: paused, memory: OutOfMemoryWatch(group))
-      let run = try await adoptedFacts(instance, launch, engine)
+      var run = try await adoptedFacts(instance, launch, engine)
+      run.missing += unheld
       if await register.started(instance.handle, run, group: group.path) { await tellEnd(instance.handle, nil) }
       return .running(run, paused: paused)
     case .created, .configured, .initialized:

@@ -94,9 +94,16 @@ struct Images {
   static func check(_ image: ImageDetails, _ policy: Policy, _ settings: ContainerSettings) throws(HostFailure) {
     let folder = policy.workingDirectory ?? image.workingDirectory
     // runc before 1.1.12 resolved it on the host when it named a descriptor (CVE-2024-21626).
-    if folder == "/proc" || folder.hasPrefix("/proc/") || folder.hasPrefix("/sys/") || folder.hasPrefix("/dev/") {
+    if !folder.isEmpty, let place = madePlace(folder), place != "the root" {
       throw HostFailure(
-        .refused, "the working directory \(folder) leads out of the container", hint: "Set working_dir in the policy")
+        .refused, "the working directory \(folder) leads out of the container: it is \(place)",
+        hint: "Set working_dir in the policy")
+    }
+    for path in image.volumes.sorted() {
+      guard let place = madePlace(path) else { continue }
+      throw HostFailure(
+        .refused, "the image declares VOLUME \(path), which is \(place)",
+        hint: "Build one without: nothing may be mounted there")
     }
     try checkUser(image, policy, settings)
     for key in policy.labels.keys.sorted() where key.hasPrefix(Label.prefix) {
@@ -110,6 +117,15 @@ struct Images {
         .refused, "the volume \(name) is the engine's own, and not listed for apps",
         hint: "List it under `external_volumes` in config.yaml, or use a volume of ours")
     }
+  }
+
+  /// What of an image's path is not the image's to name, however it is spelt: nil if it is like any other.
+  static func madePlace(_ path: String) -> String? {
+    let parts = path.split(separator: "/").filter { $0 != "." }
+    guard path.hasPrefix("/"), !parts.contains("..") else { return "no absolute path without .." }
+    guard let first = parts.first else { return "the root" }
+    if ["proc", "sys", "dev"].contains(first) { return "in /\(first), which is the kernel's" }
+    return parts.starts(with: ["run", "supervisor"]) ? "in /run/supervisor, which is the supervisor's" : nil
   }
 
   private static func checkUser(_ image: ImageDetails, _ policy: Policy, _ settings: ContainerSettings)

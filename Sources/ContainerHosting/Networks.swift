@@ -1,5 +1,6 @@
 internal import EngineAPI
 internal import Model
+internal import Networking
 
 /// Networks of ours on the engine: made when the first app needs one, removed with the last. One change at a time.
 actor Networks {
@@ -55,16 +56,48 @@ actor Networks {
           .refused, "the network \(name) is not ours: it has no label of this instance",
           hint: "List it under `external_networks` in config.yaml, or use another name")
       }
-      return
+      if await fits(found) || settings.externalNetworks.contains(name) { return }
+      do throws(EngineFailure) { try await engine.removeNetwork(name) } catch {
+        throw HostFailure(
+          .conflict,
+          "the network \(name) has other addresses than the supervisor gives, and cannot be made anew: \(error)",
+          hint: "Stop what else is in it")
+      }
     }
     guard !settings.externalNetworks.contains(name) else {
       throw HostFailure(
         .missing, "the external network \(name) does not exist", hint: "Make it, or leave it out of the policy")
     }
+    // Containers of one network reach each other; no other network of ours does.
+    for attempt in 0..<8 {
+      let plan = await settings.fabric?.plan(name)
+      do throws(EngineFailure) {
+        _ = try await engine.createNetwork(spec(name, plan))
+        return
+      } catch {
+        // Another network of the engine's has these addresses, and is not up, or is somewhere that we do not see.
+        let overlaps = "\(error)".contains("overlap") || "\(error)".contains("already used")
+        guard overlaps, plan != nil, attempt < 7, await settings.fabric?.moveBlock(of: name) == true else {
+          throw HostFailure(error)
+        }
+      }
+    }
+  }
+
+  private func spec(_ name: String, _ plan: (bridge: String, block: IPv4Block)?) -> NetworkSpec {
     var spec = NetworkSpec(name: name)
     spec.labels = [Label.instance: settings.layout.id, Label.network: name]
-    // Containers of one network reach each other; no other network of ours does.
-    _ = try await asked { () throws(EngineFailure) in try await engine.createNetwork(spec) }
+    guard let plan else { return spec }
+    spec.subnet = plan.block.description
+    spec.gateway = IPv4(plan.block.first.value + 1).description
+    spec.options["com.docker.network.bridge.name"] = plan.bridge
+    return spec
+  }
+
+  /// Whether a network that is there has the addresses we give; one from before they were ours to give is made anew.
+  private func fits(_ found: NetworkDetails) async -> Bool {
+    guard let plan = await settings.fabric?.plan(found.name) else { return true }
+    return found.subnets == [plan.block.description]
   }
 
   private func find(_ name: String, _ engine: Engine) async throws(HostFailure) -> NetworkDetails? {

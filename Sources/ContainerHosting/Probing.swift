@@ -28,8 +28,16 @@ extension ContainerHost {
 
   // MARK: What containers say of themselves
 
+  /// The instance's way to the supervisor, and its notify socket; also of one that an earlier daemon made.
+  func open(_ instance: Instance, _ launch: Launch) async throws(HostFailure) {
+    try await listen(launch, to: instance)
+    try await settings.doors?.open(
+      instance, launch.policy, folder: settings.layout.appSockets(instance.app, instance.generation),
+      cgroup: cgroup(instance, try? await link.facts()).path)
+  }
+
   /// Hears an instance by its notify socket, if its policy asks for one; also one that an earlier daemon listened to.
-  func listen(_ launch: Launch, to instance: Instance) async throws(HostFailure) {
+  private func listen(_ launch: Launch, to instance: Instance) async throws(HostFailure) {
     let policy = launch.policy
     guard policy.readiness == .notify else { return }
     // The kernel tells the uid as it is outside, which an engine without root has chosen: there its group says enough.

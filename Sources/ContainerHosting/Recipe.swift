@@ -2,6 +2,7 @@ internal import EngineAPI
 internal import FileSystems
 internal import Health
 internal import Model
+internal import Networking
 internal import Sandboxing
 internal import Scheduling
 
@@ -19,6 +20,8 @@ struct Recipe {
   var table: MountTable
   /// The engine's name of the first network; nil: none or the host's.
   var network: String?
+  /// Its addresses and names; nil: the engine's.
+  var place: NetworkPlace?
   /// What the engine's cgroup driver wants as parent.
   var cgroupParent: String
   /// Where the filter lies as a file, for an engine that takes only that.
@@ -57,7 +60,11 @@ struct Recipe {
     spec.environment = policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }
     if policy.readiness == .notify {
       spec.environment.removeAll { $0.name == "NOTIFY_SOCKET" }
-      spec.environment.append(("NOTIFY_SOCKET", "\(Self.sockets)/\(NotifySockets.name)"))
+      spec.environment.append(("NOTIFY_SOCKET", "\(AppDoor.folder)/\(NotifySockets.name)"))
+    }
+    if settings.doors != nil {
+      spec.environment.removeAll { $0.name == AppDoor.variable }
+      spec.environment.append((AppDoor.variable, AppDoor.path))
     }
     spec.healthcheck = .none
     spec.stopSignal = SignalName.name(of: policy.stopSignal) ?? String(policy.stopSignal)
@@ -67,7 +74,7 @@ struct Recipe {
     for (key, value) in ownLabels { spec.labels[key] = value }
     spec.hostname = policy.network.hostname
     spec.host = host
-    if let network { spec.networks[network] = NetworkEndpoint(aliases: aliases(at: 0)) }
+    if let network { spec.networks[network] = endpoint(at: 0) }
     return spec
   }
 
@@ -83,6 +90,11 @@ struct Recipe {
     guard index < policy.network.attachments.count else { return [policy.id.name] }
     let extra = policy.network.attachments[index].aliases.filter { $0 != policy.id.name }
     return [policy.id.name] + extra
+  }
+
+  func endpoint(at index: Int) -> NetworkEndpoint {
+    let address = place.flatMap { index < $0.interfaces.count ? $0.interfaces[index].address : nil }
+    return NetworkEndpoint(aliases: aliases(at: index), ipv4: address?.description)
   }
 
   private var host: HostSpec {
@@ -163,7 +175,12 @@ struct Recipe {
       host.sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
     }
     host.dns = policy.network.dns
-    host.extraHosts = policy.network.extraHosts.map { "\($0.name):\($0.address)" }
+    if place != nil, policy.network.egress?.allow != nil, host.dns.isEmpty {
+      // What it may connect to is in its hosts file. The engine's own resolver would carry any other question out of the host, and with
+      // it whatever an app puts into one; like this it asks where nobody answers.
+      host.dns = ["127.0.0.1"]
+    }
+    if place == nil { host.extraHosts = policy.network.extraHosts.map { "\($0.name):\($0.address)" } }
     host.ports = policy.network.ports.map {
       PortBinding(container: $0.appPort, kind: $0.transport.rawValue, address: $0.hostAddress, host: $0.hostPort)
     }
@@ -173,13 +190,12 @@ struct Recipe {
 
   /// The app's mounts, and ours.
   var entries: [MountTable.Entry] {
-    guard policy.readiness == .notify else { return table.entries }
+    var entries = table.entries
+    if let place { entries.append(.init(target: "/etc/hosts", source: .path(place.hostsFile), readOnly: true)) }
+    guard policy.readiness == .notify || settings.doors != nil else { return entries }
     let source = settings.layout.appSockets(policy.id, launch.generation)
-    return table.entries + [.init(target: Self.sockets, source: .path(source), readOnly: true)]
+    return entries + [.init(target: AppDoor.folder, source: .path(source), readOnly: true)]
   }
-
-  /// Where the app finds our sockets.
-  static let sockets = "/run/supervisor"
 
   private func addMounts(_ host: inout HostSpec) {
     for entry in entries {

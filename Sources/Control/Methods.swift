@@ -1,7 +1,9 @@
+package import Calls
 package import Linux
 package import Model
 internal import Policies
 package import RPC
+package import Storage
 package import Supervision
 
 /// What a daemon is asked besides its apps.
@@ -83,6 +85,9 @@ package struct ControlService: RPCService {
   let facts: DaemonFacts
   let parts: any DaemonParts
   let standing: Standing
+  /// What apps ask by, and what is kept of it.
+  let interface: AppInterface
+  let store: Store
   let audit: Audit
   /// Told of each call, and whether it was denied.
   let counted: @Sendable (_ method: String, _ denied: Bool) -> Void
@@ -92,7 +97,8 @@ package struct ControlService: RPCService {
   let commands = CommandTable()
 
   package init(
-    supervisor: Supervisor, facts: DaemonFacts, parts: any DaemonParts, standing: Standing, audit: Audit,
+    supervisor: Supervisor, facts: DaemonFacts, parts: any DaemonParts, standing: Standing,
+    interface: AppInterface, store: Store, audit: Audit,
     counted: @escaping @Sendable (_ method: String, _ denied: Bool) -> Void = { _, _ in }
   ) {
     self.counted = counted
@@ -100,11 +106,17 @@ package struct ControlService: RPCService {
     self.facts = facts
     self.parts = parts
     self.standing = standing
+    self.interface = interface
+    self.store = store
     self.audit = audit
     access = Access(peer: PeerCredentials(pid: 0, uid: .max, gid: .max), grants: [])
   }
 
-  package func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
+  package func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
+    .later { () throws(RPCFailure) in try await answer(call) }
+  }
+
+  private func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
     guard let method = Self.methods[call.method] else {
       throw RPCFailure(
         .unknownMethod, "there is no method '\(call.method)'", hint: "`supervisor api --list` prints them all")
@@ -284,6 +296,30 @@ package struct ControlService: RPCService {
       name: "event.subscribe", role: .viewer, arguments: ["after", "apps", "follow", "limit"], streams: true,
       summary: "events from a cursor on"
     ) { (service, call, arguments) throws(RPCFailure) in try await service.events(call, arguments) },
+    Method(
+      name: "call.list", role: .viewer, arguments: [], streams: false,
+      summary: "what apps may ask, and what they need for it"
+    ) { (_, _, _) throws(RPCFailure) in .array(CallTable.listing) },
+    Method(
+      name: "perm.list", role: .viewer, arguments: ["app"], streams: false,
+      summary: "what each instance of an app that is there may ask"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.permissions(arguments) },
+    Method(
+      name: "perm.grant", role: .owner, arguments: ["app", "capability"], streams: false,
+      summary: "let an app ask for something beside its policy, from now on"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.decide(.granted, arguments) },
+    Method(
+      name: "perm.revoke", role: .owner, arguments: ["app", "capability"], streams: false,
+      summary: "deny an app something whatever its policy says, from its next call on"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.decide(.revoked, arguments) },
+    Method(
+      name: "perm.reset", role: .owner, arguments: ["app", "capability"], streams: false,
+      summary: "take back what was granted or revoked: its policy decides again"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.decide(nil, arguments) },
+    Method(
+      name: "perm.audit", role: .operator, arguments: ["app", "limit"], streams: false,
+      summary: "calls of an app that were judged, newest first: what was denied, and all that privileged apps ask"
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.judged(arguments) },
     imageMethod("image.list", [], "images of the engine and of the own store"),
     imageMethod("image.inspect", ["reference"], "what an image's config says: user, volumes, ports, stop signal"),
     imageMethod("image.pull", ["reference"], "pull; items are progress"),

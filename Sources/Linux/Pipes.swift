@@ -117,6 +117,21 @@ package enum SealedMemory {
   }
 }
 
+/// Memory with a descriptor, for what a program writes (memfd_create(2)).
+package enum ScratchMemory {
+  package static func make(_ name: String) throws(SystemFault) -> Descriptor {
+    Descriptor(owning: try checkShim("memfd_create", name) { cl_memory_file(name) })
+  }
+
+  /// All of it from its beginning, at most 16 MiB.
+  package static func text(_ file: borrowing Descriptor) throws(SystemFault) -> String {
+    try file.withRaw { (raw) throws(SystemFault) in
+      try check("lseek", "memfd") { lseek(raw, 0, SEEK_SET) }
+      return String(decoding: try readAll(raw, "memfd", limit: 16 << 20), as: UTF8.self)
+    }
+  }
+}
+
 /// TCP as the forwarder needs it: plain, non-blocking, close-on-exec.
 package enum TCP {
   /// A listening socket at a numeric address; `port` 0 becomes the one taken.

@@ -49,3 +49,14 @@ package struct InstanceLayout: Sendable, Equatable {
   /// The control socket.
   package var controlSocket: String { "\(run)/supervisor.sock" }
 }
+
+extension InstanceLayout {
+  /// The network that `network_mode: bridge` makes for one app alone. No policy can name it: a name does not begin with a dot.
+  package func ownNetworkName(_ app: AppID) -> String { "appsup_\(name)_.\(app)" }
+
+  /// What a network of ours is called for the kernel and the engine.
+  package func networkName(_ network: String) -> String { "appsup_\(name)_\(network)" }
+
+  /// `run/hosts/KEY`: the names that one run of an app knows, bound at its `/etc/hosts`.
+  package func hostsFile(_ key: String) -> String { "\(run)/hosts/\(key)" }
+}

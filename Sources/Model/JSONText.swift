@@ -2,12 +2,15 @@
 package struct JSONLimits: Sendable {
   package var depth: Int
   package var keys: Int
+  /// Of all lists together.
+  package var elements: Int
   /// The app and control protocols' bounds (app-api.md).
-  package static let frame = JSONLimits(depth: 64, keys: 10_000)
+  package static let frame = JSONLimits(depth: 64, keys: 10_000, elements: 100_000)
   /// For an Engine's answers, which are trusted more and can be long lists.
-  package static let engine = JSONLimits(depth: 128, keys: 2_000_000)
+  package static let engine = JSONLimits(depth: 128, keys: 2_000_000, elements: 10_000_000)
 
-  package init(depth: Int, keys: Int) {
+  package init(depth: Int, keys: Int, elements: Int) {
+    self.elements = elements
     self.depth = depth
     self.keys = keys
   }
@@ -127,6 +130,7 @@ private struct JSONScanner {
   let limits: JSONLimits
   var position = 0
   var keys = 0
+  var elements = 0
 
   init(input: UnsafeBufferPointer<UInt8>, limits: JSONLimits) {
     self.input = input
@@ -210,6 +214,8 @@ private struct JSONScanner {
     }
     while true {
       skipSpace()
+      self.elements += 1
+      guard self.elements <= limits.elements else { throw failure("more than \(limits.elements) elements") }
       elements.append(try value(depth: depth))
       skipSpace()
       guard try more(close: UInt8(ascii: "]")) else { return .array(elements) }

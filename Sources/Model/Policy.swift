@@ -47,6 +47,8 @@ package struct Policy: Sendable, Equatable {
   package var capabilities = CapabilitySet()
   package var securityOptions: [String] = []
   package var supplementaryGroups: [UInt32] = []
+  /// What it may ask of the supervisor, its preset's included.
+  package var permissions = Permissions()
   /// Its standard input can be written to; else it is empty.
   package var opensInput = false
   /// Its standard streams are a terminal.
@@ -305,6 +307,9 @@ package struct Network: Sendable, Equatable {
   package var extraHosts: [(name: String, address: String)] = []
   package var dns: [String] = []
   package var hostname: String?
+  /// Nil: everything but what is always blocked.
+  package var egress: Egress?
+  package var bandwidth = Bandwidth()
   package init() {}
 
   package enum Mode: String, Sendable, CaseIterable { case none, bridge, host, named }
@@ -318,7 +323,7 @@ package struct Network: Sendable, Equatable {
   }
   package static func == (left: Network, right: Network) -> Bool {
     left.mode == right.mode && left.attachments == right.attachments && left.ports == right.ports
-      && left.dns == right.dns
+      && left.dns == right.dns && left.egress == right.egress && left.bandwidth == right.bandwidth
       && left.hostname == right.hostname && left.extraHosts.elementsEqual(right.extraHosts, by: ==)
   }
 }

@@ -133,13 +133,14 @@ private func network(_ policy: Policy) -> [String] {
   var lines: [String]
   switch policy.network.mode {
   case .none: lines = ["It has no network."]
-  case .bridge: lines = ["It has a network of its own and reaches whatever the host reaches; no other app is on it."]
+  case .bridge: lines = ["It has a network of its own; no other app is on it."]
   case .host: lines = ["It has the host's own network."]
   case .named:
     lines = [
       "It is on the networks \(policy.network.attachments.map(\.network).joined(separator: ", ")), with every app that names them too."
     ]
   }
+  lines += reach(policy.network)
   for port in policy.network.ports {
     let outside = port.hostPort == 0 ? "A free port" : "Port \(port.hostPort)"
     let whom =
@@ -147,6 +148,26 @@ private func network(_ policy: Policy) -> [String] {
       ? "this host only" : "whoever reaches \(port.hostAddress)"
     lines.append("\(outside) of the host leads to its port \(port.appPort)/\(port.transport.rawValue), for \(whom).")
   }
+  return lines
+}
+
+/// What lies beyond its networks.
+private func reach(_ network: Network) -> [String] {
+  guard network.mode == .bridge || network.mode == .named else { return [] }
+  var lines: [String]
+  switch network.egress?.allow {
+  case nil:
+    lines = [
+      "Beyond it reaches what the host reaches, but never metadata or link-local addresses, the host itself, or other networks of apps."
+    ]
+  case .some(let rules) where rules.isEmpty: lines = ["It reaches nothing beyond."]
+  case .some(let rules): lines = ["Beyond it reaches only \(rules.map(\.text).joined(separator: ", "))."]
+  }
+  if let most = network.egress?.maximumConnections {
+    lines.append("It has at most \(most) connections beyond at once.")
+  }
+  if let rate = network.bandwidth.egress { lines.append("It sends at most \(rateText(rate)) a second.") }
+  if let rate = network.bandwidth.ingress { lines.append("It receives at most \(rateText(rate)) a second.") }
   return lines
 }
 

@@ -3,16 +3,6 @@ internal import Model
 /// Keys whose feature is not built: known, checked for their shape, and refused with the reason.
 let laterFields: [Field] = [
   Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
-  Field(
-    later: "egress", "What the app may connect to",
-    .object([
-      .init("allow", .list(.text(most: 320)), "HOST:PORT and CIDR:PORT"),
-      .init("max_connections", .whole(0...1_000_000), "At once"),
-    ]),
-    "filtering connections"),
-  Field(
-    later: "bandwidth", "Bits a second",
-    .object([.init("egress", .text(most: 32), "Out"), .init("ingress", .text(most: 32), "In")]), "bandwidth limits"),
   Field(later: "devices", "Devices that config.yaml lists for this app", .list(.text()), "devices"),
   Field(
     later: "disk", "How much the app's data may take",
@@ -23,7 +13,6 @@ let laterFields: [Field] = [
   Field(
     later: "configs", "Configuration as files",
     .list(.either([.objectName, config], said: "a name, or {source, target}")), "configs"),
-  Field(later: "permissions", "Calls the app may make", .list(.text()), "apps' calls"),
   Field(later: "provides", "What other apps may use", .list(.text()), "routes between apps"),
   Field(later: "uses", "What the app uses of others", .list(.text()), "routes between apps"),
   Field(

@@ -24,6 +24,13 @@ let networkFields: [Field] = [
     .checked(said: "a host name", pattern: "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", isHostname),
     read: { $1.policy.network.hostname = $0.text },
     show: { $0.network.hostname.map { .string($0) } }),
+  Field(
+    "egress", "What the app may connect to beyond its networks; everything but metadata addresses if it is not given",
+    egressForm, .recreate, read: readEgress, show: showEgress),
+  Field(
+    "bandwidth", "Bits a second that the app may send and receive, as 10mbit",
+    .object([.init("egress", rate, "Out"), .init("ingress", rate, "In")]), .recreate, read: readBandwidth,
+    show: showBandwidth),
 ]
 
 private let address = Form.checked(said: "an IP address", isAddress)

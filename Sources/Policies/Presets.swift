@@ -59,8 +59,13 @@ extension Draft {
     if let size = preset.temporary, !policy.mounts.contains(where: { $0.target == "/tmp" }) {
       policy.mounts.append(Mount(target: "/tmp", kind: .memory(size: size, mode: 0o1777)))
     }
-    if !set.contains("network_mode"), policy.network.attachments.isEmpty, !policy.network.ports.isEmpty {
+    if !set.contains("network_mode"), policy.network.attachments.isEmpty,
+      !policy.network.ports.isEmpty || policy.network.egress != nil
+    {
       policy.network.mode = .bridge
+    }
+    for permission in presetPermissions(policy.preset) where !policy.permissions.granted.contains(permission) {
+      policy.permissions.granted.append(permission)
     }
     if !set.contains("name") { policy.name = policy.id.name }
   }
@@ -70,13 +75,9 @@ extension Draft {
 package func notInForce(_ policy: Policy) -> [String] {
   let preset = PresetValues.of(policy.preset)
   var lines: [String] = []
-  lines.append("permissions: apps cannot make calls yet, so none is granted")
   lines.append("processes through proc.spawn (\(preset.spawnedProcesses)): the call does not exist yet")
   if preset.brokeredConnections > 0 {
     lines.append("brokered connections (\(preset.brokeredConnections)): connections are not brokered yet")
-  }
-  if policy.network.mode != .none {
-    lines.append("egress: addresses are not filtered yet, so private and metadata addresses can be reached")
   }
   return lines
 }

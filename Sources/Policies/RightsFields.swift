@@ -17,7 +17,47 @@ let rightsFields: [Field] = [
     "group_add", "Further groups, as numbers", .list(.whole(0...0xFFFF_FFFE)),
     read: { $1.policy.supplementaryGroups = Set($0.texts.compactMap { UInt32($0) }).sorted() },
     show: { .array($0.supplementaryGroups.map { .count($0) }) }),
+  Field(
+    "permissions", "What the app may ask of the supervisor: AREA.VERB[:SCOPE], `deny:` in front wins over all others",
+    .list(.text(most: 1200)), .inPlace, read: readPermissions,
+    show: { policy in
+      .strings(policy.permissions.granted.map(\.description) + policy.permissions.denied.map { "deny:\($0)" })
+    }),
 ]
+
+/// What every app of a preset may ask for, whatever its file says.
+func presetPermissions(_ preset: Policy.Preset) -> [Permission] {
+  switch preset {
+  case .minimal: [Permission(.log), Permission(.time)]
+  case .standard: [Permission(.log), Permission(.time), Permission(.systemInfo)]
+  case .privileged: []
+  }
+}
+
+@Sendable private func readPermissions(_ node: Written, _ draft: inout Draft) {
+  for item in node.items {
+    let text = item.text ?? ""
+    let isDenied = text.hasPrefix("deny:")
+    do throws(Permission.Problem) {
+      let permission = try Permission(parsing: isDenied ? String(text.dropFirst(5)) : text)
+      if isDenied {
+        if !draft.policy.permissions.denied.contains(permission) { draft.policy.permissions.denied.append(permission) }
+        continue
+      }
+      guard permission.right.isBuilt else {
+        draft.findings.error(
+          item, "\(permission.right.rawValue) is not supported yet",
+          hint: "leave it out: the calls that it opens do not exist in this version")
+        continue
+      }
+      if !draft.policy.permissions.granted.contains(permission) { draft.policy.permissions.granted.append(permission) }
+    } catch {
+      let name = text.split(separator: ":").first { $0 != "deny" }.map { String($0) } ?? text
+      let near = nearest(to: name, in: Right.allCases.map(\.rawValue)).map { "did you mean \($0)?" }
+      draft.findings.error(item, error.message, hint: near ?? error.hint)
+    }
+  }
+}
 
 /// capabilities(7), by the kernel's numbers.
 let capabilityNames = [

@@ -123,12 +123,30 @@ extension Draft {
       error(
         at: "network_mode", "network_mode: none contradicts ports", hint: "remove one of the two; ports imply bridge")
     }
+    let isNone = written == "none"
+    if isNone, network.egress != nil {
+      error(
+        at: "network_mode", "network_mode: none contradicts egress",
+        hint: "remove one of the two; egress implies bridge")
+    }
+    if isNone || (network.egress == nil && network.ports.isEmpty && written == nil && network.attachments.isEmpty),
+      network.bandwidth != Bandwidth()
+    {
+      error(at: "bandwidth", "bandwidth has no network to limit", hint: "add network_mode: bridge, or networks")
+    }
     if written == "host" {
+      for key in ["egress", "bandwidth"] where set.contains(key) {
+        error(at: key, "network_mode: host is the host's own network: \(key) would hold the host")
+      }
       if policy.preset != .privileged { error(at: "network_mode", "network_mode: host needs sandbox: privileged") }
       if !network.ports.isEmpty {
         error(at: "ports", "network_mode: host has the host's own ports: there is nothing to publish")
       }
       if policy.network.hostname != nil { error(at: "hostname", "network_mode: host has the host's own name") }
+    }
+    if network.bandwidth.egress != nil, policy.capabilities.add.contains("NET_ADMIN") {
+      error(
+        at: "bandwidth", "an app with NET_ADMIN could take its own bandwidth limit away", hint: "remove one of the two")
     }
     if written != nil, !network.attachments.isEmpty {
       error(at: "network_mode", "network_mode and networks exclude each other", hint: "remove network_mode")

@@ -6,6 +6,16 @@ package import Model
 internal import Sandboxing
 internal import Scheduling
 
+extension Adoption {
+  /// Whether it runs, or may.
+  fileprivate var isThere: Bool {
+    switch self {
+    case .created, .running: true
+    case .ended, .gone: false
+    }
+  }
+}
+
 extension NativeHost {
   /// How long a shim has to say what its app does.
   private static let patience = Duration.seconds(5)
@@ -14,7 +24,11 @@ extension NativeHost {
     found: [Instance: Adoption], removed: [String]
   ) {
     var found: [Instance: Adoption] = [:]
-    for (instance, launch) in known { found[instance] = try await adopt(instance, launch) }
+    for (instance, launch) in known {
+      let adoption = try await adopt(instance, launch)
+      if adoption.isThere { try await open(instance, launch.policy) }
+      found[instance] = adoption
+    }
     let waiting = found.filter { if case .created = $0.value { true } else { false } }
     SecretDelivery.sweep(layout, .native, keeping: Set(waiting.keys.map { Self.runName($0) }))
     return (found, try await sweep(known.map(\.instance)))
@@ -41,6 +55,7 @@ extension NativeHost {
     switch await settled(run) {
     case .running(let facts):
       await reassert(run, launch.policy)
+      await adoptNetworks(launch, run)
       return .running(self.facts(facts, launch.policy, run), paused: run.group.isFrozen)
     case .ended(let outcome):
       run.isEndKnown = true
@@ -48,6 +63,7 @@ extension NativeHost {
     case .preparing where run.connection?.isClosed == false:
       // We came before it saw that the daemon that created it is gone: it waits for our `go` as well as for that one's.
       run.isStarted = false
+      await adoptNetworks(launch, run)
       return .created
     case .preparing:
       // It left because the daemon that created it did; or it is not the one we know.

@@ -8,6 +8,7 @@ extension NativeHost {
     guard let run = runs[instance], !run.isEndKnown else {
       throw HostFailure(.missing, "\(instance.app) is not running")
     }
+    await doors?.change(instance, new.policy)
     let limits = new.policy.limits
     let share = CPUShare(new.policy)
     guard limits != old.policy.limits || share != CPUShare(old.policy) else { return }

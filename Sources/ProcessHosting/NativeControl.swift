@@ -3,6 +3,7 @@ internal import FileSystems
 internal import Glibc
 internal import Linux
 package import Model
+internal import Networking
 internal import Sandboxing
 internal import Scheduling
 
@@ -50,6 +51,8 @@ extension NativeHost {
       try await clear(group, instance.app)
     }
     runs[instance] = nil
+    await doors?.close(instance)
+    await fabric?.release(instance)
     let name = Self.runName(instance)
     SecretDelivery.takeBack(layout, .native, run: name)
     do throws(SystemFault) {
@@ -82,6 +85,6 @@ extension NativeHost {
     guard case .running(let facts) = run.state else {
       return run.group.readBack(launch.policy.limits, share: CPUShare(launch.policy))
     }
-    return Attestation.check(facts, try resolved(launch), run.group)
+    return Attestation.check(facts, try resolved(launch), run.group) + [await networkReport(launch)].compactMap { $0 }
   }
 }

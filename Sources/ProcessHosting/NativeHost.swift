@@ -8,6 +8,7 @@ package import Model
 internal import Sandboxing
 internal import Scheduling
 internal import Seccomp
+package import Networking
 
 /// Runs native apps: each under a shim of its own, which lives on when this object and its process do not.
 ///
@@ -23,6 +24,8 @@ package actor NativeHost: AppHost {
   let hierarchy: CgroupHierarchy
   private let shimPath: String
   private let engineSockets: [String]
+  /// Nil: apps have no network but what ports lead in.
+  let fabric: NetworkFabric?
   let loop: EventLoop
   /// Reads logs, apart from all else.
   let readerLoop: EventLoop
@@ -47,6 +50,8 @@ package actor NativeHost: AppHost {
     var group: AppCgroup
     var limits: Limits
     var isStarted = false
+    /// It was put into the packet filter.
+    var isFiltered = false
     /// As asked for; the kernel takes its time to freeze the last of many.
     var isPaused = false
     /// Somebody waited for the state just told.
@@ -63,13 +68,18 @@ package actor NativeHost: AppHost {
     }
   }
 
+  let doors: (any AppDoors)?
+
   /// `shimPath` is the program supervisor-shim; no app is given one of `engineSockets`; `images` are what apps with an image run from.
-  /// Makes the instance's folders for sockets, outcomes and logs.
+  /// Makes the instance's folders for sockets, outcomes and logs. Apps reach the supervisor through `doors`, and each other over
+  /// `fabric`, if there are any.
   package init(
     layout: InstanceLayout, hierarchy: CgroupHierarchy, shimPath: String, images: ImageStore,
-    engineSockets: [String] = []
+    engineSockets: [String] = [], doors: (any AppDoors)? = nil, fabric: NetworkFabric? = nil
   ) throws(SystemFault) {
     self.images = images
+    self.doors = doors
+    self.fabric = fabric
     self.engineSockets = engineSockets
     self.layout = layout
     self.hierarchy = hierarchy
@@ -155,6 +165,7 @@ package actor NativeHost: AppHost {
         .refused, "this kernel has no Landlock, which a native app is held by",
         hint: "Boot with landlock among `lsm=`, or set enforcement: degrade to run without it")
     }
+    try await refuseUnfiltered(policy)
     let shortfalls = group(policy.id).unsupported(policy.limits)
     if policy.enforcement == .strict, let first = shortfalls.first {
       throw HostFailure(
@@ -192,9 +203,15 @@ package actor NativeHost: AppHost {
     }
     run.missing = shortfalls.map(\.description)
     if landlock == 0, launch.policy.preset != .privileged { run.missing.append("landlock: this kernel has none") }
-    do throws(HostFailure) { try spawn(instance, launch, run) } catch {
+    do throws(HostFailure) {
+      try await open(instance, launch.policy)
+      let place = try await place(launch, run)
+      try spawn(instance, launch, run, place)
+    } catch {
+      await doors?.close(instance)
       discard(run)
       secrets(launch).takeBack()
+      await fabric?.release(instance)
       throw error
     }
     runs[instance] = run
@@ -203,8 +220,8 @@ package actor NativeHost: AppHost {
 
   /// Starts the shim, which builds the sandbox at once and holds it until `go`: by the time the instance is recorded, starting
   /// it is one packet. Should this process die in between, the shim sees its socket closed and leaves nothing.
-  private func spawn(_ instance: Instance, _ launch: Launch, _ run: Run) throws(HostFailure) {
-    let plan = try plan(launch, run)
+  private func spawn(_ instance: Instance, _ launch: Launch, _ run: Run, _ place: NetworkPlace?) throws(HostFailure) {
+    let plan = try plan(launch, run, place)
     do throws(SystemFault) {
       _ = try Folder(making: plan.places.log, mode: 0o750)
       run.connection = try connect(shims.launch(plan), instance, run)
@@ -213,7 +230,7 @@ package actor NativeHost: AppHost {
     }
   }
 
-  private func plan(_ launch: Launch, _ run: Run) throws(HostFailure) -> LaunchPlan {
+  private func plan(_ launch: Launch, _ run: Run, _ network: NetworkPlace?) throws(HostFailure) -> LaunchPlan {
     let policy = launch.policy
     let table: MountTable
     do throws(MountProblem) {
@@ -233,11 +250,14 @@ package actor NativeHost: AppHost {
     places.runs = Self.outcomes(layout)
     places.log = layout.appLog(policy.id)
     places.logIsShared = launch.isBeside
+    places.door = doors == nil ? nil : layout.appSockets(policy.id, launch.generation)
     let walls = try walls(policy)
     let image = try imageRoot(launch)
     do {
       var plan = try LaunchPlan(
-        launch, table, membership, places, walls, image: image?.root, imageVolumes: image?.volumes ?? [])
+        launch, table, membership, places, walls, network.map(Self.names), image: image?.root,
+        imageVolumes: image?.volumes ?? [])
+      plan.links = network.map { Self.links($0, policy) } ?? []
       if !policy.allSecrets.isEmpty { try deliver(secrets(launch), to: &plan) }
       // What a policy names cannot lie in these: its mount table was refused if it did.
       plan.ownFolders = [layout.state, layout.run, "/usr", "/dev"]
@@ -281,6 +301,13 @@ package actor NativeHost: AppHost {
     if filters.count >= 32 { filters.removeFirst() }
     filters.append((profile, walls.filter))
     return walls
+  }
+
+  /// The app's way to the supervisor, also for one that an earlier daemon started.
+  func open(_ instance: Instance, _ policy: Policy) async throws(HostFailure) {
+    try await doors?.open(
+      instance, policy, folder: layout.appSockets(instance.app, instance.generation),
+      cgroup: group(instance.app, instance.ownGroup).path)
   }
 
   func connect(_ socket: SharedDescriptor, _ instance: Instance, _ run: Run) throws(SystemFault) -> ShimConnection {
@@ -336,7 +363,7 @@ package actor NativeHost: AppHost {
     let group = group(instance.app, instance.ownGroup)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) was not created") }
     let run = Run(group, launch.policy.limits)
-    try spawn(instance, launch, run)
+    try spawn(instance, launch, run, try await place(launch, run))
     run.isStarted = true
     runs[instance] = run
     return run
@@ -390,11 +417,14 @@ package actor NativeHost: AppHost {
       wrong = Attestation.check(facts, launch, run.group).first {
         $0.status == .missing && (launch.policy.enforcement == .strict || $0.isLayer)
       }
-      if wrong == nil { return }
+      if wrong == nil { break }
       if case .ended = run.state { return }
       // What is being taken down runs nothing any more, however long that takes.
       if !Attestation.isEnding(facts.pid) { looks += 1 }
       try? await Task.sleep(for: .milliseconds(1))
+    }
+    if wrong == nil, run.isFiltered, let report = await networkReport(launch), report.status == .missing {
+      wrong = report
     }
     guard let wrong else { return }
     // Best effort: the shim tells the end, and remove tries again.

@@ -13,10 +13,18 @@ package struct PeerQuota: Sendable {
   package var descriptors = 64
   /// Connections of the server's that no limited peer gets, whoever they are.
   package var reserved = 64
-  /// Whom it binds.
-  package var binds: @Sendable (PeerCredentials) -> Bool
+  /// Whom it binds, by the number that those who share one quota have in common; nil: not this one.
+  package var party: @Sendable (PeerCredentials) -> UInt32?
 
-  package init(binding binds: @escaping @Sendable (PeerCredentials) -> Bool) { self.binds = binds }
+  /// Each user for himself.
+  package init(binding binds: @escaping @Sendable (PeerCredentials) -> Bool) { party = { binds($0) ? $0.uid : nil } }
+
+  /// All peers together, whichever users they are.
+  package init(forAll connections: Int) {
+    party = { _ in 0 }
+    self.connections = connections
+    reserved = 0
+  }
 
   /// Nobody is bound: for a socket that only one's own user reaches.
   package static let none = PeerQuota { _ in false }

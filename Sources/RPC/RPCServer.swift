@@ -21,10 +21,17 @@ package struct RPCCall: Sendable {
   }
 }
 
+/// How a call is answered.
+package enum RPCAnswer: Sendable {
+  case now(JSONValue)
+  /// By a task of its own, which is cancelled when the peer cancels the call or goes away.
+  case later(@Sendable () async throws(RPCFailure) -> JSONValue)
+}
+
 /// What a server serves.
 package protocol RPCService: Sendable {
-  /// Answers one call. Cancelled when the peer cancels it or goes away.
-  func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue
+  /// Begins one call, on the server's loop: it must not block. What takes its time is answered later.
+  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer
 }
 
 /// Serves one listening socket on an event loop. Each call runs as a task of its own; calls of a connection may be answered out of
@@ -57,6 +64,8 @@ package actor RPCServer {
     var writeDeadline: EventLoop.TimerID?
     /// Nothing more is read; closed once the output is written.
     var closing = false
+    /// More answers may follow at once: all are written together then.
+    var isCorked = false
     /// Its user is bound by the quota, whose name this is.
     let quotaUser: UInt32?
 
@@ -160,7 +169,7 @@ package actor RPCServer {
   private func admit(_ socket: consuming Descriptor) throws(SystemFault) {
     let peer = try socket.withRaw { (raw) throws(SystemFault) in try UnixSocket.peer(raw) }
     guard admits(peer) else { return }
-    let quotaUser = quota.binds(peer) ? peer.uid : nil
+    let quotaUser = quota.party(peer)
     if let quotaUser, let why = refusal(of: quotaUser) {
       var words: [UInt8] = []
       Outgoing.failure(nil, why).write(to: &words)
@@ -216,6 +225,8 @@ package actor RPCServer {
 
   func serve(_ id: UInt64, _ connection: Connection) {
     do throws(FrameFault) {
+      connection.isCorked = true
+      defer { connection.isCorked = false }
       while connection.running < Self.inFlight, connection.unsent < highWater(connection), !connection.closing,
         connections[id] != nil, mayCall(connection), let frame = try connection.reader.next()
       {
@@ -226,7 +237,7 @@ package actor RPCServer {
         id, connection, RPCFailure(error == .tooLarge(limit: FrameLimits().frame) ? .tooLarge : .parse, error.message))
       return
     }
-    updateInterest(id, connection)
+    flush(id)
     updateFrameDeadline(id, connection)
   }
 
@@ -270,36 +281,49 @@ package actor RPCServer {
         write(Outgoing.failure(request, RPCFailure(.invalidRequest, "this id is already in use")), id)
         return
       }
-      let call = makeCall(incoming, passed, id, connection)
-      let user = connection.quotaUser
-      connection.running += 1
-      charge(user, use)
-      // Cancelled by $/cancel or when its connection is dropped.
-      let task = Task { [service] in
-        let answer = await Self.outcome(of: call, service)
-        self.finish(call, answer, id)
-        self.credit(user, use)
+      switch begin(makeCall(incoming, passed, id, connection)) {
+      case .answered(let answer): if let answer { write(answer, id) }
+      case .later(let call, let body):
+        let user = connection.quotaUser
+        connection.running += 1
+        charge(user, use)
+        // Cancelled by $/cancel or when its connection is dropped.
+        let task = Task {
+          let answer = await Self.outcome(of: call, body)
+          self.finish(call, answer, id)
+          self.credit(user, use)
+        }
+        if let request = incoming.id { connection.tasks[request] = task }
       }
-      if let request = incoming.id { connection.tasks[request] = task }
     }
   }
 
   private func runBatch(
     _ batch: [JSONValue], _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection, _ use: PeerUse
   ) {
+    let begun = batch.map { value in
+      switch IncomingCall.read(value) {
+      case .failure(let rejected): Begun.answered(Outgoing.failure(rejected.id, rejected.failure))
+      case .success(let incoming): begin(makeCall(incoming, passed, id, connection))
+      }
+    }
+    guard begun.contains(where: { if case .later = $0 { true } else { false } }) else {
+      let answers = begun.compactMap { if case .answered(let answer) = $0 { answer } else { nil } }
+      if !answers.isEmpty { write(.array(answers), id) }
+      return
+    }
     let user = connection.quotaUser
     connection.running += 1
     charge(user, use)
-    let calls = batch.map { value in IncomingCall.read(value).map { makeCall($0, passed, id, connection) } }
     // Ends when its calls do; each sees its connection gone when it sends.
-    Task { [service] in
+    Task {
       var answers: [JSONValue] = []
       await withTaskGroup(of: (Int, JSONValue?).self) { group in
-        for (place, call) in calls.enumerated() {
+        for (place, call) in begun.enumerated() {
           group.addTask {
             switch call {
-            case .failure(let rejected): return (place, Outgoing.failure(rejected.id, rejected.failure))
-            case .success(let call): return (place, await Self.outcome(of: call, service))
+            case .answered(let answer): return (place, answer)
+            case .later(let call, let body): return (place, await Self.outcome(of: call, body))
             }
           }
         }
@@ -312,6 +336,23 @@ package actor RPCServer {
     }
   }
 
+  private typealias Body = @Sendable () async throws(RPCFailure) -> JSONValue
+
+  private enum Begun: Sendable {
+    /// Nil: a notification.
+    case answered(JSONValue?)
+    case later(RPCCall, Body)
+  }
+
+  private func begin(_ call: RPCCall) -> Begun {
+    do throws(RPCFailure) {
+      switch try service.begin(call) {
+      case .now(let result): return .answered(call.id.map { Outgoing.result($0, result) })
+      case .later(let body): return .later(call, body)
+      }
+    } catch { return .answered(call.id.map { Outgoing.failure($0, error) }) }
+  }
+
   private func makeCall(
     _ incoming: IncomingCall, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection
   ) -> RPCCall {
@@ -320,9 +361,9 @@ package actor RPCServer {
       id: incoming.id, connection: id, server: self)
   }
 
-  private static func outcome(of call: RPCCall, _ service: any RPCService) async -> JSONValue? {
+  private static func outcome(of call: RPCCall, _ body: Body) async -> JSONValue? {
     do throws(RPCFailure) {
-      let result = try await service.answer(call)
+      let result = try await body()
       return call.id.map { Outgoing.result($0, result) }
     } catch {
       return call.id.map { Outgoing.failure($0, error) }
@@ -361,7 +402,7 @@ package actor RPCServer {
     var payload: [UInt8] = []
     message.write(to: &payload)
     connection.output += (connection.reader.framing ?? .lines).frame(payload)
-    flush(id)
+    if !connection.isCorked { flush(id) }
   }
 
   private func flush(_ id: UInt64) {

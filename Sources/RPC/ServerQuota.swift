@@ -29,7 +29,7 @@ extension RPCServer {
     let open = connections.values.count { $0.quotaUser == user }
     if open >= quota.connections {
       return RPCFailure(
-        .quota, "uid \(user) has \(open) connections open, and no more are taken", hint: "end some of them")
+        .quota, "\(open) connections are open, as many as one caller may have", hint: "end some of them")
     }
     guard connections.count >= Self.maximumConnections - quota.reserved else { return nil }
     return RPCFailure(.quota, "\(connections.count) connections are open, and the rest is root's", hint: "try again")
@@ -58,7 +58,8 @@ extension RPCServer {
   func waitsForRoom(_ connection: Connection) -> RPCFailure? {
     guard let user = connection.quotaUser, !mayCall(connection) else { return nil }
     return RPCFailure(
-      .quota, "uid \(user) has \(uses[user]?.calls ?? 0) calls under way, and none ended within 10 s",
+      .quota,
+      "\(uses[user]?.calls ?? 0) calls are under way, as many as one caller may have, and none ended within 10 s",
       hint: "end some of them")
   }
 

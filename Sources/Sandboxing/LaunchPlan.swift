@@ -18,6 +18,7 @@ package struct LaunchPlan: Sendable, Equatable {
   package var program = Program()
   package var streams = Streams()
   package var ports: [Port] = []
+  package var links: [Link] = []
   package var logMaximumSize: UInt64 = 10 << 20
   package var logMaximumFiles: UInt32 = 3
   /// With whose rights mount sources are opened, and below which folders they are the supervisor's own, opened as it is.
@@ -55,6 +56,8 @@ package struct LaunchPlan: Sendable, Equatable {
     package var log = ""
     /// Another shim writes there too: files of its own.
     package var logIsShared = false
+    /// The host's folder with the app's way to the supervisor; the shim finds it among the mounts.
+    package var door: String?
     package init() {}
   }
 
@@ -193,6 +196,35 @@ package struct LaunchPlan: Sendable, Equatable {
       self.address = address
       self.outside = outside
       self.inside = inside
+    }
+  }
+
+  /// An interface of the app's own network namespace, and its other end, a port of a bridge of the host's.
+  package struct Link: Sendable, Equatable {
+    package var bridge: String
+    package var outer: String
+    package var inner: String
+    package var hardware: [UInt8]
+    package var address: IPv4
+    package var prefix: UInt8
+    /// The way to everything else; nil: another link's.
+    package var gateway: IPv4?
+    /// Bits a second that the app sends and receives; 0: no limit.
+    package var sends: UInt64
+    package var receives: UInt64
+    package init(
+      bridge: String, outer: String, inner: String, hardware: [UInt8], address: IPv4, prefix: UInt8, gateway: IPv4?,
+      sends: UInt64 = 0, receives: UInt64 = 0
+    ) {
+      self.bridge = bridge
+      self.outer = outer
+      self.inner = inner
+      self.hardware = hardware
+      self.address = address
+      self.prefix = prefix
+      self.gateway = gateway
+      self.sends = sends
+      self.receives = receives
     }
   }
 

@@ -44,6 +44,17 @@ extension LaunchPlan {
       $0.number($1.outside)
       $0.number($1.inside)
     }
+    out.list(links) {
+      $0.text($1.bridge)
+      $0.text($1.outer)
+      $0.text($1.inner)
+      $0.block($1.hardware)
+      $0.number($1.address.value)
+      $0.number($1.prefix)
+      $0.number($1.gateway?.value ?? 0)
+      $0.number($1.sends)
+      $0.number($1.receives)
+    }
     out.number(logMaximumSize)
     out.number(logMaximumFiles)
     out.list(loader.map { [$0.text] } ?? []) { $0.text($1) }
@@ -148,6 +159,16 @@ extension LaunchPlan {
     streams.rows = try input.number()
     ports = try input.list { (input) throws(MalformedBytes) in
       Port(address: try input.text(), outside: try input.number(), inside: try input.number())
+    }
+    links = try input.list { (input) throws(MalformedBytes) in
+      var link = Link(
+        bridge: try input.text(), outer: try input.text(), inner: try input.text(), hardware: try input.block(),
+        address: IPv4(try input.number()), prefix: try input.number(), gateway: nil)
+      let gateway = IPv4(try input.number())
+      link.gateway = gateway.value == 0 ? nil : gateway
+      link.sends = try input.number()
+      link.receives = try input.number()
+      return link
     }
     logMaximumSize = try input.number()
     logMaximumFiles = try input.number()

@@ -40,18 +40,26 @@ extension LaunchPlan.Identity {
 }
 
 extension LaunchPlan {
+  /// Where a native app on networks learns names from.
+  package struct NameSources: Sendable, Equatable {
+    /// A file of the supervisor's that is rewritten where it lies; bound at /etc/hosts.
+    package var hosts: String
+    /// Name servers' addresses.
+    package var resolvers: [String]
+    package init(hosts: String, resolvers: [String]) {
+      self.hosts = hosts
+      self.resolvers = resolvers
+    }
+  }
+
   /// What `policy` asks that native apps do not have yet; nil: all can be had.
   package static func unsupported(_ policy: Policy) -> PlanProblem? {
     let network = policy.network
     switch network.mode {
-    case .none: break
-    case .bridge where network.ports.isEmpty: return .notSupported("network_mode: bridge without ports")
-    case .bridge: break
-    case .named: return .notSupported("networks")
+    case .none, .bridge, .named: break
     case .host where policy.preset != .privileged: return .badIdentity("network_mode: host needs sandbox: privileged")
     case .host: break
     }
-    if !network.attachments.isEmpty { return .notSupported("networks") }
     if policy.securityOptions.contains(where: { $0.hasPrefix("apparmor=") && $0 != "apparmor=unconfined" }) {
       return .notSupported("security_opt: apparmor")
     }
@@ -65,7 +73,7 @@ extension LaunchPlan {
   /// app whose policy has one, with the folders that the image declares volumes.
   package init(
     _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls,
-    image: ImageRoot? = nil, imageVolumes: [String] = []
+    _ names: NameSources? = nil, image: ImageRoot? = nil, imageVolumes: [String] = []
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -77,7 +85,7 @@ extension LaunchPlan {
     self.walls = walls
     identity = try Self.identity(of: launch)
     self.image = image
-    try buildRoot(policy, table, place, imageVolumes)
+    try buildRoot(policy, table, place, names, imageVolumes)
     program.limits = try Self.resourceLimits(policy)
     program.instead = launch.instead
     streams.input = policy.opensInput
@@ -180,7 +188,7 @@ extension LaunchPlan {
   // MARK: Root and program
 
   private mutating func buildRoot(
-    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ imageVolumes: [String]
+    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ names: NameSources?, _ imageVolumes: [String]
   ) throws(PlanProblem) {
     var builder = RootBuilder()
     let inside: UInt32 =
@@ -190,21 +198,22 @@ extension LaunchPlan {
       }
     if image != nil {
       let own = imageVolumes.filter { volume in !table.entries.contains { $0.target == volume } }
-      builder.addToImage(policy, hostName: identity.hostName, volumes: own)
+      builder.addToImage(policy, hostName: identity.hostName, volumes: own, names)
     } else if let rootfs = policy.rootfs {
       do throws(SystemFault) {
         try builder.addContent(
           of: Place.resolve(rootfs), readOnly: policy.readOnlyRoot, except: Set(table.entries.map(\.target)))
       } catch { throw .rootfs("the rootfs \(rootfs) cannot be read: \(error.reason)") }
     } else {
-      builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName)
-      builder.addFolder("run")
+      builder.addStandard(policy, uid: identity.uid, gid: identity.gid, hostName: identity.hostName, names)
     }
+    builder.addFolder("run")
+    if let names, policy.rootfs != nil { builder.addNames(names, over: policy) }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     // After them: the app's own /run would hide it.
-    if policy.rootfs == nil, image == nil { builder.addFolder("run/supervisor") }
+    builder.addDoor(places.door)
     builder.addFolder("tmp", mode: 0o1777)
     var holder: UInt32?
     switch place.holder {
@@ -229,16 +238,17 @@ extension LaunchPlan {
     program.path = place.inside
     program.arguments = policy.entry
     program.workingFolder = policy.workingDirectory ?? "/"
-    program.environment = Self.environment(policy)
+    program.environment = Self.environment(policy, hasDoor: places.door != nil)
   }
 
-  private static func environment(_ policy: Policy) -> [String] {
+  private static func environment(_ policy: Policy, hasDoor: Bool) -> [String] {
     var values = [
       "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       "HOME": policy.rootfs == nil && policy.image == nil ? "/data" : "/",
     ]
     for entry in policy.environment where entry.secret == nil { values[entry.name] = entry.value }
     if policy.readiness == .notify { values["NOTIFY_SOCKET"] = notifySocket }
+    if hasDoor { values[AppDoor.variable] = AppDoor.path }
     return values.map { "\($0.key)=\($0.value)" }.sorted()
   }
 

@@ -11,7 +11,9 @@ struct RootBuilder {
   // MARK: Bases
 
   /// `/usr` read-only with the links into it, and a made `/etc`.
-  mutating func addStandard(_ policy: Policy, uid: UInt32, gid: UInt32, hostName: String) {
+  mutating func addStandard(
+    _ policy: Policy, uid: UInt32, gid: UInt32, hostName: String, _ names: LaunchPlan.NameSources?
+  ) {
     add("usr", .bind(source: "/usr", rules: Self.system, folder: true, follow: true))
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
       switch try? Place.kind("/\(name)", follow: false) {
@@ -22,10 +24,12 @@ struct RootBuilder {
       case .program, .file, nil: break
       }
     }
-    addConfiguration(policy, uid: uid, gid: gid, hostName: hostName)
+    addConfiguration(policy, uid: uid, gid: gid, hostName: hostName, names)
   }
 
-  private mutating func addConfiguration(_ policy: Policy, uid: UInt32, gid: UInt32, hostName: String) {
+  private mutating func addConfiguration(
+    _ policy: Policy, uid: UInt32, gid: UInt32, hostName: String, _ names: LaunchPlan.NameSources?
+  ) {
     func file(_ name: String, _ text: String) { add("etc/\(name)", .file(mode: 0o644, bytes: Array(text.utf8))) }
     addFolder("etc")
     let home = "/data"
@@ -35,10 +39,9 @@ struct RootBuilder {
     if gid != 0 { groups += "app:x:\(gid):\n" }
     file("passwd", users + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n")
     file("group", groups + "nogroup:x:65534:\n")
-    add("etc/hosts", .file(mode: 0o644, bytes: Self.hosts(policy, hostName)))
+    addNames(names, policy, hostName)
     file("hostname", "\(hostName)\n")
     file("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
-    add("etc/resolv.conf", .file(mode: 0o644, bytes: Self.resolvers(policy)))
     if let zone = try? Place.link("/etc/localtime"), zone.hasPrefix("/usr/share/zoneinfo/") {
       add("etc/localtime", .link(to: zone))
     } else {
@@ -55,17 +58,36 @@ struct RootBuilder {
     }
   }
 
+  /// The names it knows, and whom it asks for others.
+  private mutating func addNames(_ names: LaunchPlan.NameSources?, _ policy: Policy, _ hostName: String) {
+    if let names { addNames(names) } else { add("etc/hosts", .file(mode: 0o644, bytes: Self.hosts(policy, hostName))) }
+    add("etc/resolv.conf", .file(mode: 0o644, bytes: Self.resolvers(policy, names)))
+  }
+
   private static func hosts(_ policy: Policy, _ hostName: String) -> [UInt8] {
     var hosts = "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 \(hostName)\n"
     for extra in policy.network.extraHosts { hosts += "\(extra.address) \(extra.name)\n" }
     return Array(hosts.utf8)
   }
 
-  private static func resolvers(_ policy: Policy) -> [UInt8] {
+  private static func resolvers(_ policy: Policy, _ names: LaunchPlan.NameSources?) -> [UInt8] {
     if policy.network.mode == .host, policy.network.dns.isEmpty, let own = try? File.text("/etc/resolv.conf") {
       return Array(own.utf8)
     }
-    return Array(policy.network.dns.map { "nameserver \($0)\n" }.joined().utf8)
+    return Array((names?.resolvers ?? policy.network.dns).map { "nameserver \($0)\n" }.joined().utf8)
+  }
+
+  private mutating func addNames(_ names: LaunchPlan.NameSources) {
+    add(
+      "etc/hosts",
+      .bind(
+        source: names.hosts, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: false, follow: false))
+  }
+
+  /// In a root of the app's own they take the place of a file that is there.
+  mutating func addNames(_ names: LaunchPlan.NameSources, over policy: Policy) {
+    guard let rootfs = policy.rootfs, (try? Place.kind("\(rootfs)/etc/hosts", follow: false)) == .file else { return }
+    addNames(names)
   }
 
   private mutating func addHostFile(_ path: String) {
@@ -79,7 +101,7 @@ struct RootBuilder {
   mutating func addContent(of rootfs: String, readOnly: Bool, except targets: Set<String>) throws(SystemFault) {
     let rules: MountRules = readOnly ? Self.system : [.noSetuid, .noDevices]
     for name in try Folder(opening: rootfs).names()
-    where !["proc", "dev", "sys"].contains(name) && !targets.contains("/\(name)") {
+    where !["proc", "dev", "sys", "run"].contains(name) && !targets.contains("/\(name)") {
       let path = "\(rootfs)/\(name)"
       switch try Place.kind(path, follow: false) {
       case .folder: add(name, .bind(source: path, rules: rules, folder: true, follow: false))
@@ -91,12 +113,13 @@ struct RootBuilder {
 
   /// What an image's root is given beside its own files: /dev is memory whatever the image has there, and who the app is and whom it
   /// knows is written for it, as engines do.
-  mutating func addToImage(_ policy: Policy, hostName: String, volumes: [String]) {
+  mutating func addToImage(
+    _ policy: Policy, hostName: String, volumes: [String], _ names: LaunchPlan.NameSources?
+  ) {
     add("dev", .memory(size: 1 << 20, mode: 0o755, owner: 0, rules: [.noSetuid, .noExecution]))
     addFolder("etc")
-    add("etc/hosts", .file(mode: 0o644, bytes: Self.hosts(policy, hostName)))
+    addNames(names, policy, hostName)
     add("etc/hostname", .file(mode: 0o644, bytes: Array("\(hostName)\n".utf8)))
-    add("etc/resolv.conf", .file(mode: 0o644, bytes: Self.resolvers(policy)))
     for volume in volumes {
       let path = String(volume.dropFirst())
       addParents(path)
@@ -119,6 +142,14 @@ struct RootBuilder {
     for (index, name) in ["stdin", "stdout", "stderr"].enumerated() {
       add("dev/\(name)", .link(to: "/proc/self/fd/\(index)"))
     }
+  }
+
+  /// `door`, the host's folder with the app's way to the supervisor, in its place in `/run`, which is always of our own making.
+  mutating func addDoor(_ door: String?) {
+    let path = String(AppDoor.folder.dropFirst())
+    guard let door else { return addFolder(path) }
+    add(
+      path, .bind(source: door, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: true, follow: false))
   }
 
   /// The app's mounts, parents before children; `owner` is the app's uid inside.

@@ -147,6 +147,61 @@ package struct StoredRest: Sendable, Equatable {
   }
 }
 
+/// A decision about one permission of an app, beside what its policy says.
+package struct StoredDecision: Sendable, Equatable {
+  package enum Kind: String, Sendable {
+    /// Its operator granted it.
+    case granted
+    /// Its operator took it away, whatever its policy says.
+    case revoked
+    /// The instance `generation` gave it up.
+    case dropped
+  }
+  package var app: AppID
+  /// As `Permission` writes it.
+  package var permission: String
+  package var kind: Kind
+  /// 0: of all instances.
+  package var generation: UInt64
+
+  package init(app: AppID, permission: String, kind: Kind, generation: UInt64 = 0) {
+    self.app = app
+    self.permission = permission
+    self.kind = kind
+    self.generation = generation
+  }
+}
+
+/// One call of an app that was judged.
+package struct StoredAudit: Sendable, Equatable {
+  package var time: WallTime
+  package var app: AppID
+  package var generation: UInt64
+  package var call: String
+  package var object: String?
+  package var permission: String
+  /// What allowed or denied it; nil: nothing grants it.
+  package var rule: String?
+  package var allowed: Bool
+  /// How many more like it were not written, since the last.
+  package var more: Int64
+
+  package init(
+    time: WallTime, app: AppID, generation: UInt64, call: String, object: String?, permission: String, rule: String?,
+    allowed: Bool, more: Int64 = 0
+  ) {
+    self.time = time
+    self.app = app
+    self.generation = generation
+    self.call = call
+    self.object = object
+    self.permission = permission
+    self.rule = rule
+    self.allowed = allowed
+    self.more = more
+  }
+}
+
 /// One thing to write. All that is handed over together is written together.
 package enum StorageChange: Sendable {
   case putApp(StoredApp)
@@ -179,7 +234,13 @@ package enum StorageChange: Sendable {
   case setExitOutput(AppID, run: UInt64, String)
   /// When the next run of its schedule is due; nil: it has none.
   case setDue(AppID, WallTime?)
-  /// Gives back an app's id range: its data is gone.
+  /// What an app's operator, or the app itself, decided about a permission beside its policy; in place of an earlier decision.
+  case putDecision(StoredDecision)
+  case removeDecision(AppID, permission: String)
+  /// What an instance gave up goes with it.
+  case removeDropped(AppID, generation: UInt64)
+  case addAudit(StoredAudit)
+  /// Gives back an app's id range: its data is gone, and so is what it kept in its store.
   case releaseIDs(AppID)
 }
 
@@ -192,6 +253,7 @@ package struct StorageSnapshot: Sendable {
   /// The highest generation that is known to have run.
   package var lastRuns: [AppID: UInt64] = [:]
   package var overrides: [AppID: [StoredOverride]] = [:]
+  package var decisions: [StoredDecision] = []
   /// Id ranges of apps whose data is kept though the app is gone.
   package var idSlots: [AppID: UInt32] = [:]
   package var lastCursor: Int64 = 0

@@ -72,6 +72,19 @@ enum Schema {
             folder TEXT NOT NULL, canonical TEXT NOT NULL, generation INTEGER NOT NULL, artifact TEXT NOT NULL) STRICT;
           """)
     }
+    migrator.registerMigration("what apps may ask, have asked, and keep") { database in
+      try database.execute(
+        sql: """
+          CREATE TABLE decision (
+            app TEXT NOT NULL, permission TEXT NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL,
+            PRIMARY KEY (app, permission, generation)) STRICT;
+          CREATE TABLE audit (
+            id INTEGER PRIMARY KEY, time INTEGER NOT NULL, app TEXT NOT NULL, generation INTEGER NOT NULL, call TEXT NOT NULL,
+            object TEXT, permission TEXT NOT NULL, rule TEXT, allowed INTEGER NOT NULL, more INTEGER NOT NULL) STRICT;
+          CREATE TABLE app_value (
+            app TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (app, key)) STRICT, WITHOUT ROWID;
+          """)
+    }
     return migrator
   }
 
@@ -104,6 +117,7 @@ enum Schema {
         [canonical, id.name, Int64(generation)])
     case .removeApp(let id):
       try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"])
+      try run(database, "DELETE FROM decision WHERE app = ?", [id.name])
       try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
       try run(database, "DELETE FROM instance WHERE app = ?", [id.name])
@@ -167,8 +181,35 @@ enum Schema {
       try run(
         database, "UPDATE run_exit SET output = ? WHERE app = ? AND run = ?",
         [output, id.name, Int64(number)])
-    case .releaseIDs(let id): try run(database, "DELETE FROM id_slot WHERE app = ?", [id.name])
+    case .putDecision(let decision):
+      try run(
+        database, "INSERT OR REPLACE INTO decision VALUES (?, ?, ?, ?)",
+        [decision.app.name, decision.permission, decision.kind.rawValue, Int64(decision.generation)])
+    case .removeDecision(let id, let permission):
+      try run(
+        database, "DELETE FROM decision WHERE app = ? AND permission = ? AND generation = 0", [id.name, permission])
+    case .removeDropped(let id, let generation):
+      try run(database, "DELETE FROM decision WHERE app = ? AND generation = ?", [id.name, Int64(generation)])
+    case .addAudit(let entry): try add(entry, database)
+    case .releaseIDs(let id):
+      try run(database, "DELETE FROM app_value WHERE app = ?", [id.name])
+      try run(database, "DELETE FROM id_slot WHERE app = ?", [id.name])
     }
+  }
+
+  /// How many judged calls are kept.
+  static let keptAudit: Int64 = 50_000
+
+  private static func add(_ entry: StoredAudit, _ database: Database) throws {
+    try run(
+      database,
+      "INSERT INTO audit (time, app, generation, call, object, permission, rule, allowed, more) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      [
+        entry.time.nanoseconds, entry.app.name, Int64(entry.generation), entry.call, entry.object, entry.permission,
+        entry.rule, entry.allowed ? 1 : 0, entry.more,
+      ])
+    let id = database.lastInsertedRowID
+    if id % 256 == 0 { try run(database, "DELETE FROM audit WHERE id <= ?", [id - keptAudit]) }
   }
 
   private static func run(_ database: Database, _ sql: String, _ arguments: StatementArguments) throws {
@@ -231,6 +272,15 @@ enum Schema {
       snapshot.overrides[try id(row["app"], path), default: []].append(
         StoredOverride(
           key: row["key"], value: row["value"], until: (row["until"] as Int64?).map { WallTime(nanoseconds: $0) }))
+    }
+    for row in try Row.fetchAll(database, sql: "SELECT * FROM decision") {
+      guard let kind = StoredDecision.Kind(rawValue: row["kind"]) else {
+        throw StorageFailure.damaged(path: path, why: "a decision about a permission does not add up")
+      }
+      snapshot.decisions.append(
+        StoredDecision(
+          app: try id(row["app"], path), permission: row["permission"], kind: kind,
+          generation: UInt64(row["generation"] as Int64)))
     }
     snapshot.lastCursor = try Int64.fetchOne(database, sql: "SELECT max(cursor) FROM event") ?? 0
     return snapshot

@@ -11,7 +11,7 @@ package actor Store {
     var done: CheckedContinuation<Result<Void, StorageFailure>, Never>
   }
 
-  private let database: DatabaseQueue
+  let database: DatabaseQueue
   private let path: String
   private var waiting: [Waiting] = []
   private var writing = false

@@ -308,6 +308,8 @@ extension Supervisor {
     forgetSecrets(seat.app, record)
     record.debugger?.finish(.failed(HostFailure(.failed, "\(seat.app) was removed")))
     forgetBeside(seat.app)
+    // Ends at once.
+    if let doors = setup.doors { Task { await doors.forget(seat.app) } }
     save([.removeApp(seat.app), tell("app.removed", seat.app, [:])])
   }
 }

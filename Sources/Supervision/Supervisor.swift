@@ -103,12 +103,15 @@ package actor Supervisor {
     package var log: Logger
     /// What schedules wait with.
     package var alarms: Alarms
+    /// How apps reach us.
+    package var doors: (any AppDoors)?
 
     package init(
       layout: InstanceLayout, store: Store, hosts: [Runtime: any AppHost], uidBase: UInt32, uidBlock: UInt32,
       admission: Admission, engine: String = "",
-      noEngine: String, log: Logger, alarms: Alarms
+      noEngine: String, log: Logger, alarms: Alarms, doors: (any AppDoors)? = nil
     ) {
+      self.doors = doors
       self.alarms = alarms
       self.layout = layout
       self.store = store

@@ -1,3 +1,4 @@
+internal import Calls
 internal import Cgroups
 internal import ContainerHosting
 internal import Control
@@ -7,6 +8,7 @@ internal import ImageStorage
 internal import Linux
 internal import Logging
 internal import Model
+internal import Networking
 internal import Policies
 internal import ProcessHosting
 internal import RPC
@@ -25,6 +27,7 @@ struct Composition {
   let standing: Standing
   let reload: Reload
   let log: Logger
+  private let fabric: NetworkFabric
   private let metrics: Metrics?
   private let end: AsyncStream<Void>
   private let requestEnd: AsyncStream<Void>.Continuation
@@ -69,13 +72,19 @@ struct Composition {
       if choice != "auto" { refuseOtherEngine(found, choice, snapshot, layout) }
       let images = try ImageStore(folder: layout.images, program: "/proc/self/exe")
       if let trouble = images.trouble { log.error("images.quarantined", metadata: ["reason": "\(trouble)"]) }
-      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, images)
+      let interface = try AppInterface(
+        run: folders.run, version: Build.version, store: store, decisions: snapshot.decisions, log: log)
+      let fabric = try NetworkFabric(layout) { name, reason in log.warning("\(name)", metadata: ["reason": "\(reason)"])
+      }
+      let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, interface, fabric, images)
+      if let containers = hosts[.container] as? ContainerHost { await fabric.use(containers) }
       let supervisor = Supervisor(
         .init(
           layout: layout, store: store, hosts: hosts, uidBase: ids(configuration).base,
           uidBlock: ids(configuration).size,
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
-          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop)))
+          engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop),
+          doors: interface))
       let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
       let reload = Reload(configuration, folders, environment, supervisor, standing, log)
       let (reloads, requestReload) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
@@ -90,7 +99,7 @@ struct Composition {
       let facts = DaemonFacts(
         version: Build.version, pid: getpid(), root: rootText(flags.place, folders), layout: layout)
       let service = ControlService(
-        supervisor: supervisor, facts: facts, parts: parts, standing: standing,
+        supervisor: supervisor, facts: facts, parts: parts, standing: standing, interface: interface, store: store,
         audit: try Audit(folder: folders.log, maximumSize: configuration.auditSize) { fault in
           log.error("audit.not_written", metadata: ["reason": "\(fault)"])
         }, counted: { Counted.call($0, denied: $1) })
@@ -100,7 +109,7 @@ struct Composition {
         quota: PeerQuota { [own = geteuid()] in $0.uid != 0 && $0.uid != own })
       return Composition(
         layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server,
-        standing: standing, reload: reload, log: log,
+        standing: standing, reload: reload, log: log, fabric: fabric,
         metrics: Metrics.make(configuration, folders, supervisor, on: loop, log), end: end, requestEnd: requestEnd,
         reloads: reloads, requestReload: requestReload, loop: loop)
     } catch let failure as StorageFailure {
@@ -200,21 +209,24 @@ struct Composition {
 
   private static func makeHosts(
     _ layout: InstanceLayout, _ endpoint: EngineEndpoint?, _ configuration: Configuration, _ loop: EventLoop,
-    _ images: ImageStore
+    _ doors: any AppDoors, _ fabric: NetworkFabric, _ images: ImageStore
   ) throws -> [Runtime: any AppHost] {
     let hierarchy = try CgroupHierarchy.detect()
     var hosts: [Runtime: any AppHost] = [:]
     hosts[.native] = try NativeHost(
       layout: layout, hierarchy: hierarchy, shimPath: Programs.find("supervisor-shim"), images: images,
-      engineSockets: endpoint.map { [$0.socket] } ?? [])
+      engineSockets: endpoint.map { [$0.socket] } ?? [], doors: doors, fabric: getuid() == 0 ? fabric : nil)
     guard let endpoint else { return hosts }
     var settings = ContainerSettings(endpoint: endpoint, layout: layout, hierarchy: hierarchy)
+    settings.doors = doors
     settings.uidRangeBase = ids(configuration).base
     settings.externalVolumes = configuration.externalVolumes
     settings.externalNetworks = configuration.externalNetworks
     settings.unsafeHostUIDs = Set(configuration.unsafeHostUIDs.compactMap { AppID($0) })
     settings.gate = EngineGate(
       refused: configuration.engineGate.refuse, acceptsDegraded: configuration.engineGate.acceptDegraded)
+    // An ordinary user has none: what the policy asks of one is refused.
+    if getuid() == 0 { settings.fabric = fabric }
     hosts[.container] = try ContainerHost(settings, on: loop)
     return hosts
   }
@@ -230,6 +242,7 @@ struct Composition {
         snapshot, bootID: BootID.read(), rules: standing.rules, read: readStored, readInstance: readInstance)
       group.addTask { await supervisor.takeOver() }
       group.addTask { await metrics?.run(log) }
+      group.addTask { await fabric.run() }
       group.addTask { await Notify.watch { _ = await supervisor.lastCursor } }
       // What the first caller sees is what runs, unless an engine takes its time.
       await supervisor.tookOver(within: .seconds(1))

@@ -29,6 +29,8 @@ struct Child {
       tell([ChildPacket.joined])
       try awaitPacket(ChildPacket.release)
       try detachFromHost()
+      // While the host's /proc is in view, in which this namespace's settings are.
+      try connect()
       let root = try makeRoot()
       try enterRoot(root)
       try step("host name") { () throws(SystemFault) in try Namespaces.setHostName(plan.identity.hostName) }
@@ -68,6 +70,19 @@ struct Child {
       try Privileges.newSession()
       Privileges.setFileMask(0o022)
       if !plan.membership.namespaceAtClone { try Namespaces.unshare(.cgroup) }
+    }
+  }
+
+  /// The app's ends of its links, made by the shim: it has no right to change them, nor to answer on IPv6.
+  private func connect() throws(StepFailure) {
+    for link in plan.links {
+      try step("network") { () throws(SystemFault) in
+        do throws(SystemFault) { try File.write("/proc/sys/net/ipv6/conf/\(link.inner)/disable_ipv6", "1") } catch
+          where error.code == ENOENT
+        {}
+        try NetworkLinks.configure(link.inner, link.address, prefix: Int(link.prefix), gateway: link.gateway)
+        if link.sends > 0 { try NetworkLinks.shape(link.inner, bitsPerSecond: link.sends) }
+      }
     }
   }
 

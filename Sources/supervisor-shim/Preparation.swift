@@ -103,6 +103,14 @@ enum Admittance {
       try File.write("/proc/\(pid)/oom_score_adj", String(identity.outOfMemoryAdjustment))
     }
     try checkMembership(pid, plan)
+    // Their far ends are in the child's network namespace from the start, and go with it.
+    for link in plan.links {
+      try step("network") { () throws(SystemFault) in
+        try NetworkLinks.makePair(
+          outer: link.outer, inner: link.inner, hardware: link.hardware, in: pid, bridge: link.bridge)
+        if link.receives > 0 { try NetworkLinks.shape(link.outer, bitsPerSecond: link.receives) }
+      }
+    }
   }
 
   /// What the child says it did is not believed. Two controllers may share a hierarchy, so those are counted by device.

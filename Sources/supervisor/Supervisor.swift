@@ -38,6 +38,7 @@ struct Supervisor: ParsableCommand {
         ]),
       CommandGroup(
         name: "Policies", subcommands: [Plan.self, PolicyGroup.self, Config.self, ImportVerb.self, ExportVerb.self]),
+      CommandGroup(name: "Rights", subcommands: [PermissionGroup.self, CallsVerb.self]),
       CommandGroup(
         name: "Images", subcommands: [Images.self, Pull.self, Load.self, Build_.self, RemoveImage.self, Prune.self]),
       CommandGroup(
@@ -84,7 +85,7 @@ struct Supervisor: ParsableCommand {
       }
     }
     guard let verb = rest.popFirst() else { return moved }
-    let inner = verb == "policy" ? rest.popFirst() : nil
+    let inner = ["policy", "perm"].contains(verb) ? rest.popFirst() : nil
     return [verb] + (inner.map { [$0] } ?? []) + moved + rest
   }
 }

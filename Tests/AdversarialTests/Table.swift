@@ -215,21 +215,32 @@ struct Table {
   var variantSummary: String {
     var lines = ["| Preset | runtime | What else gets through, and why it is let be |", "|---|---|---|"]
     for variant in Variant.allCases where variant != .standard {
+      var texts: [(text: String, grounds: [String])] = []
       for ground in Ground.allCases {
-        var calls: [(reason: String, steps: [String])] = []
-        for row in rows where row.variant == variant {
-          guard case .known(let reason)? = row.cells[ground] else { continue }
-          if let place = calls.firstIndex(where: { $0.reason == reason }) {
-            calls[place].steps.append(row.step)
-          } else {
-            calls.append((reason, [row.step]))
-          }
+        let text = beyond(variant, ground)
+        if let place = texts.firstIndex(where: { $0.text == text }) {
+          texts[place].grounds.append("\(ground)")
+        } else {
+          texts.append((text, ["\(ground)"]))
         }
-        let words = calls.map { "\($0.reason) (\($0.steps.joined(separator: ", ")))" }
-        lines.append("| \(variant) | \(ground) | \(words.isEmpty ? "nothing" : words.joined(separator: "; ")) |")
       }
+      lines += texts.map { "| \(variant) | \($0.grounds.joined(separator: ", ")) | \($0.text) |" }
     }
     return lines.joined(separator: "\n")
+  }
+
+  private func beyond(_ variant: Variant, _ ground: Ground) -> String {
+    var calls: [(reason: String, steps: [String])] = []
+    for row in rows where row.variant == variant {
+      guard case .known(let reason)? = row.cells[ground] else { continue }
+      if let place = calls.firstIndex(where: { $0.reason == reason }) {
+        calls[place].steps.append(row.step)
+      } else {
+        calls.append((reason, [row.step]))
+      }
+    }
+    let words = calls.map { "\($0.reason) (\($0.steps.joined(separator: ", ")))" }
+    return words.isEmpty ? "nothing" : words.joined(separator: "; ")
   }
 
   private static func result(_ cells: [Row.Cell]) -> String {

@@ -37,6 +37,40 @@ extension Attacks {
       }
     }
 
+    @Test("every promise of the README names tests that exist")
+    func promises() throws {
+      let readme = try String(contentsOfFile: "\(Instance.sources)/README.md", encoding: .utf8)
+      let part = try #require(readme.components(separatedBy: "## Promises").dropFirst().first)
+      let rows = part.components(separatedBy: "\n## ")[0].split(separator: "\n").filter { $0.hasPrefix("| ") }
+        .dropFirst()
+      #expect(rows.count > 20)
+      let tests = "\(Instance.sources)/Tests"
+      let files = try FileManager.default.subpathsOfDirectory(atPath: tests).filter { $0.hasSuffix(".swift") }
+      let sources = try files.map { try String(contentsOfFile: "\(tests)/\($0)", encoding: .utf8) }
+      for row in rows {
+        let cells = row.split(separator: "|")
+        let names = (cells.last ?? "").components(separatedBy: "`").enumerated().filter { $0.offset % 2 == 1 }.map(
+          \.element)
+        #expect(!names.isEmpty, "\(row)")
+        var suite = ""
+        for name in names {
+          if name.contains("/") {
+            let places = ["\(Instance.sources)/\(name)", "\(tests)/\(name).swift"]
+            #expect(places.contains { FileManager.default.fileExists(atPath: $0) }, "\(name)")
+            continue
+          }
+          let parts = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+          if let first = parts.first, !first.isEmpty { suite = first }
+          let found = zip(files, sources).filter {
+            $0.0.hasSuffix("/\(suite).swift") || $0.1.contains("struct \(suite)")
+          }
+          #expect(!found.isEmpty, "\(name) in: \(row)")
+          guard parts.count > 1, let function = parts.last else { continue }
+          #expect(found.contains { $0.1.contains("func \(function)(") }, "\(name) in: \(row)")
+        }
+      }
+    }
+
     @Test("the README shows what the suite holds to")
     func readme() throws {
       let text = try String(contentsOfFile: "\(Instance.sources)/README.md", encoding: .utf8)

@@ -163,6 +163,18 @@ struct PartTests {
     await writer.value
   }
 
+  @Test(
+    "an image's folders that are not its own to name are told from others, however they are spelt",
+    arguments: [
+      ("/", true), ("//", true), ("/./", true), ("/proc/self/fd/7", true), ("//proc/self/fd/7", true),
+      ("/./proc/1/cwd", true), ("/x/../proc", true), ("relative", true), ("/sys", true), ("/dev/shm", true),
+      ("/run/supervisor/x", true), ("/run/supervisory", false), ("/process", false), ("/var/lib/x", false),
+      ("/run", false),
+    ]) func foldersOfImages(_ path: String, _ isMade: Bool)
+  {
+    #expect((Images.madePlace(path) != nil) == isMade, "\(path)")
+  }
+
   @Test("no named network is an app's own one")
   func ownNetwork() throws {
     let layout = InstanceLayout(config: "/c", state: "/s", run: "/r", log: "/l", name: "i", id: "0123456789abcdef")

@@ -171,7 +171,7 @@ struct NativeSandboxTests {
       policy.entry = ["/bin/busybox", "sh", "-c", "busybox ls -A /; busybox id -u; busybox touch /bin/x"]
       policy.environment = [.init(name: "PATH", value: "/bin")]
       let text = try await stage.complete(policy).output
-      #expect(text.hasPrefix("bin\ndev\nproc\ntmp\n1000\n"), "\(text)")
+      #expect(text.hasPrefix("bin\ndev\nproc\nrun\ntmp\n1000\n"), "\(text)")
       #expect(text.contains("Read-only file system"))
     }
   }

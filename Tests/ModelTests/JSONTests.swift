@@ -51,6 +51,9 @@ private func parse(_ text: String, _ limits: JSONLimits = .frame) throws -> JSON
     func keys(_ count: Int) -> String { "{" + (0..<count).map { "\"k\($0)\":0" }.joined(separator: ",") + "}" }
     #expect(try parse(keys(10_000)).objectValue?.count == 10_000)
     #expect(throws: JSONSyntaxError.self) { try parse(keys(10_001)) }
+    func elements(_ count: Int) -> String { "[[" + (1..<count).map { _ in "0" }.joined(separator: ",") + "]]" }
+    #expect(try parse(elements(100_000)).arrayValue?.first?.arrayValue?.count == 99_999)
+    #expect(throws: JSONSyntaxError.self) { try parse(elements(100_001)) }
   }
 
   @Test("a valid document cut at any byte is refused, never more")

@@ -62,12 +62,22 @@ import Testing
   @Test("x- keys are ignored")
   func ignored() throws { _ = try container("x-anything: {a: [b]}") }
 
+  @Test("permissions are those of the preset and the file; what is none, or opens no call yet, is an error")
+  func permissions() throws {
+    #expect(try container("").permissions.granted.map(\.description) == ["log", "time", "sys.info"])
+    let policy = try container("permissions: [time, \"deny:sys.info\"]")
+    #expect(policy.permissions.granted.map(\.description) == ["time", "log", "sys.info"])
+    #expect(policy.permissions.denied.map(\.description) == ["sys.info"])
+    #expect(complaints("permissions: [\"fs.read:/data/**\"]") == ["fs.read is not supported yet"])
+    #expect(complaints("permissions: [logs]") == ["there is no permission 'logs'"])
+    #expect(complaints("permissions: [\"deny:fs.read:data\"]").first?.contains("narrowed") == true)
+  }
+
   @Test("a key whose feature comes later is an error that says so, whatever its value")
   func later() {
     let lines = [
-      "egress": "{allow: [\"a:443\"]}", "bandwidth": "{egress: 10mbit}",
       "devices": "[\"/dev/x\"]",
-      "disk": "{data: 2g}", "configs": "[db]", "permissions": "[log]", "provides": "[queue/q]",
+      "disk": "{data: 2g}", "configs": "[db]", "provides": "[queue/q]",
       "uses": "[queue/q]",
       "pipes": "{p: {from: a, to: b}}", "queues": "{q: {kind: fifo}}", "shm": "{s: {size: 1m}}",
       "stdio": "{stdin: pipe/p}",

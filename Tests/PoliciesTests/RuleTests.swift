@@ -101,7 +101,8 @@ import Testing
   @Test("a fallback needs something to fall back to")
   func fallback() {
     #expect(complaints("fallback: native").isEmpty)
-    #expect(complaints("fallback: native\nrootfs: /srv") == ["fallback: native with rootfs needs entry, a program in it"])
+    #expect(
+      complaints("fallback: native\nrootfs: /srv") == ["fallback: native with rootfs needs entry, a program in it"])
     #expect(
       complaints("fallback: native\nentry: x\nvolumes: [{type: volume, source: v, target: /v, external: true}]").count
         == 1)
@@ -164,6 +165,6 @@ import Testing
 
   @Test("what a preset stands for and is not built is listed")
   func listed() throws {
-    #expect(notInForce(try container("ports: [80]")).contains { $0.hasPrefix("egress") })
+    #expect(notInForce(try container("ports: [80]")).contains { $0.hasPrefix("permissions") })
   }
 }

@@ -8,11 +8,14 @@ import Testing
 
 /// Answers at once, or when it is cancelled.
 private struct Waiting: RPCService {
-  func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
-    if call.method == "wait" {
-      do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
+  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
+    let method = call.method
+    return .later { () throws(RPCFailure) in
+      if method == "wait" {
+        do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
+      }
+      return .string(method)
     }
-    return .string(call.method)
   }
 }
 

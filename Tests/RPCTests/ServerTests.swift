@@ -7,7 +7,12 @@ import Testing
 
 /// Echoes, waits, streams: enough to see what the server itself does.
 private struct Echo: RPCService {
-  func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
+  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
+    if call.method == "now" { return .now(call.parameters) }
+    return .later { () throws(RPCFailure) in try await answer(call) }
+  }
+
+  private func answer(_ call: RPCCall) async throws(RPCFailure) -> JSONValue {
     switch call.method {
     case "echo": return call.parameters
     case "read":
@@ -42,7 +47,8 @@ private final class Rig: Sendable {
     path = "/tmp/appsup-rpc-\(UInt64.random(in: 0 ... .max))"
     let folder = try Folder(making: path, mode: 0o700)
     loop = try EventLoop(name: "rpc-test")
-    server = RPCServer(loop: loop, listener: try UnixSocket.listen(folder, "s", mode: 0o600), service: Echo())
+    server = RPCServer(
+      loop: loop, listener: try UnixSocket.listen(folder, "s", mode: 0o600), service: Echo())
     try await server.start()
   }
 
@@ -272,6 +278,27 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
       #expect(isClosed)
       #expect(try rig.client().call("echo", .object(["a": 1])) == .object(["a": 1]))
     }
+    await rig.end()
+  }
+
+  @Test("what is answered at once comes in order, however many calls one write holds, and batches too")
+  func atOnce() async throws {
+    let rig = try await Rig()
+    let calls = (0..<5000).map { #"{"jsonrpc":"2.0","id":\#($0),"method":"now","params":[\#($0)]}"# + "\n" }.joined()
+    let batch =
+      #"[{"jsonrpc":"2.0","id":"a","method":"now"},{"jsonrpc":"2.0","method":"now"},{"jsonrpc":"2.0","id":"b","method":"no"}]"#
+    let socket = SharedDescriptor(try rig.raw())
+    let answer = try await blocking {
+      let own = Descriptor(owning: socket.withRaw { dup($0) })
+      return try exchange(own, calls + batch + "\n") { $0.contains("\"b\"") }
+    }
+    let lines = answer.text.split(separator: "\n")
+    #expect(lines.count == 5001)
+    for (number, line) in lines.prefix(5000).enumerated() where !line.contains("\"id\":\(number),") {
+      Issue.record("\(number): \(line)")
+      break
+    }
+    #expect(lines.last?.contains(#""id":"a","result":{}"#) == true && lines.last?.contains("-32601") == true)
     await rig.end()
   }
 

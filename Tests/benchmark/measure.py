@@ -380,6 +380,7 @@ class Bench:
         self.apps = options.apps
         self.containers = 4 if options.smoke else 20
         self.log_bytes = (4 << 20) if options.smoke else (100 << 20)
+        self.calls = 100_000 if options.smoke else 10_000_000
         self.instances = []
 
     def ours(self, name, engine="none"):
@@ -647,6 +648,51 @@ class Bench:
             contenders["ours, daemon alone"] = daemon_only
         return contenders
 
+    # What the system call filter costs: the same app with and without it, in one run.
+
+    def filtered_calls(self):
+        return self._filtered("calls", self.calls)
+
+    def filtered_memory(self):
+        return self._filtered("memory", self.calls * 5)
+
+    def _filtered(self, what, count):
+        notes = self.notes
+
+        def took(token):
+            notes.wait(token, 3, 120)
+            return (notes.lines(token)[2] - notes.lines(token)[1]) / count
+
+        instance = []
+
+        def ours(name, **extra):
+            def measure():
+                if not instance:
+                    one = self.ours("filter")
+                    os.makedirs(os.path.join(one.root, "config"))
+                    with open(os.path.join(one.root, "config", "config.yaml"), "w") as file:
+                        file.write("privileged_apps: [without]\n")
+                    instance.append(one)
+                token = notes.new()
+                instance[0].up(instance[0].policy(name, ["/out/" + token, what, str(count)], **extra), wait=False)
+                try:
+                    return took(token)
+                finally:
+                    instance[0].cli("down", name)
+            return measure
+
+        def bare(what):
+            def measure():
+                token = notes.new()
+                run(notes.path("probe"), notes.path(token), what, count)
+                return took(token)
+            return measure
+
+        # Only a privileged app may be without one; no other layer has a part in these.
+        without = ours("without", sandbox="privileged", security_opt=["seccomp=unconfined"])
+        return {"ours": ours("filtered"), "floor: without a filter": without, "floor: outside any app": bare(what)} | (
+            {"floor: a filter of one instruction": bare("empty")} if what == "calls" else {})
+
     # An app's output, as fast as it is taken.
 
     def log_large(self):
@@ -910,6 +956,8 @@ ROWS = [
     ("idle with {n} apps: CPU", "idle_cpu", "%", True),
     ("log, 64 KiB writes", "log_large", "MB/s", False),
     ("log, 100 B writes", "log_small", "MB/s", False),
+    ("a getpid call under our filter", "filtered_calls", "ns", True),
+    ("a word of memory written under our filter", "filtered_memory", "ns", True),
     ("list {n} apps", "list_apps", "ms", True),
     ("say the version", "version", "ms", True),
     ("takeover of {n} apps after kill -9 of the daemon", "takeover", "ms", True),

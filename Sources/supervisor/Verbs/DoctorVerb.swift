@@ -5,6 +5,7 @@ internal import Client
 internal import Glibc
 internal import Linux
 internal import Model
+internal import PacketFilter
 internal import RPC
 internal import Scheduling
 
@@ -188,7 +189,10 @@ struct Examination {
     if getuid() != 0 {
       nativeApps()
     }
-    add("layers", "egress filter", .notBuilt, "apps with a network can reach private and metadata addresses")
+    let obstacle = PacketFilter.obstacle
+    add(
+      "layers", "packet filter (apps with a network)", obstacle == nil ? .enforced : .missing,
+      obstacle?.message ?? "nftables answers", fix: obstacle?.hint)
   }
 
   /// What an ordinary user's native apps need, besides what root's do.

@@ -1,11 +1,10 @@
-internal import Model
-internal import RPC
+package import Model
 
 /// A call's named arguments; every one must be known, present if needed, and of its type.
-struct Arguments {
-  private let object: JSONObject
+package struct Arguments: Sendable {
+  package let object: JSONObject
 
-  init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
+  package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
     switch call.parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")
@@ -17,37 +16,32 @@ struct Arguments {
     }
   }
 
-  /// The apps and stacks that the call names, of the right type or not: for the audit, and to see who may.
-  var appNames: [String] {
-    (object["apps"]?.arrayValue ?? []).compactMap(\.stringValue) + (object["app"]?.stringValue.map { [$0] } ?? [])
-  }
-
-  func text(_ key: String) throws(RPCFailure) -> String? {
+  package func text(_ key: String) throws(RPCFailure) -> String? {
     guard let value = object[key], !value.isNull else { return nil }
     guard let text = value.stringValue else { throw wrong(key, "a string") }
     return text
   }
 
-  func flag(_ key: String) throws(RPCFailure) -> Bool {
+  package func flag(_ key: String) throws(RPCFailure) -> Bool {
     guard let value = object[key], !value.isNull else { return false }
     guard let flag = value.boolValue else { throw wrong(key, "true or false") }
     return flag
   }
 
-  func integer(_ key: String) throws(RPCFailure) -> Int64? {
+  package func integer(_ key: String) throws(RPCFailure) -> Int64? {
     guard let value = object[key], !value.isNull else { return nil }
     guard let number = value.integerValue else { throw wrong(key, "a whole number") }
     return number
   }
 
   /// Milliseconds, at most a year of them.
-  func duration(_ key: String) throws(RPCFailure) -> Duration? {
+  package func duration(_ key: String) throws(RPCFailure) -> Duration? {
     guard let number = try integer(key) else { return nil }
     guard 0...31_536_000_000 ~= number else { throw wrong(key, "milliseconds, at most a year") }
     return .milliseconds(number)
   }
 
-  func texts(_ key: String) throws(RPCFailure) -> [String]? {
+  package func texts(_ key: String) throws(RPCFailure) -> [String]? {
     guard let value = object[key], !value.isNull else { return nil }
     guard let list = value.arrayValue else { throw wrong(key, "a list of strings") }
     var texts: [String] = []
@@ -58,12 +52,12 @@ struct Arguments {
     return texts
   }
 
-  func map(_ key: String) throws(RPCFailure) -> [String: String] {
+  package func map(_ key: String) throws(RPCFailure) -> [String: String] {
     guard let value = object[key], !value.isNull else { return [:] }
     return try Self.map(value, key)
   }
 
-  static func map(_ value: JSONValue, _ key: String) throws(RPCFailure) -> [String: String] {
+  package static func map(_ value: JSONValue, _ key: String) throws(RPCFailure) -> [String: String] {
     guard let object = value.objectValue else {
       throw RPCFailure(.invalidParameters, "\(key) must be an object of strings")
     }
@@ -77,7 +71,7 @@ struct Arguments {
     return map
   }
 
-  func objects(_ key: String) throws(RPCFailure) -> [JSONObject] {
+  package func objects(_ key: String) throws(RPCFailure) -> [JSONObject] {
     guard let list = object[key]?.arrayValue else { throw wrong(key, "a list of objects") }
     var objects: [JSONObject] = []
     for item in list {

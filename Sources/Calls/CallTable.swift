@@ -1,0 +1,72 @@
+package import Model
+internal import RPC
+
+/// One call of the table.
+struct Call: Sendable {
+  var name: String
+  /// Names of the older format.
+  var aliases: [String] = []
+  var arguments: [Argument] = []
+  /// What the caller needs; nil: nothing.
+  var right: Right?
+  var summary: String
+  var body: @Sendable (AppInterface, Caller, Arguments) throws(RPCFailure) -> RPCAnswer
+
+  struct Argument: Sendable {
+    enum Kind: String, Sendable {
+      case text = "string"
+      case number = "integer"
+      case object
+      case flag = "boolean"
+    }
+    var name: String
+    var kind: Kind
+    var isRequired: Bool
+
+    init(_ name: String, _ kind: Kind, required: Bool = true) {
+      self.name = name
+      self.kind = kind
+      isRequired = required
+    }
+
+    func check(_ arguments: Arguments) throws(RPCFailure) {
+      guard let value = arguments.object[name], !value.isNull else {
+        if isRequired { throw RPCFailure(.invalidParameters, "\(name) is missing") }
+        return
+      }
+      let isRight =
+        switch kind {
+        case .text: value.stringValue != nil
+        case .number: value.integerValue != nil
+        case .object: value.objectValue != nil
+        case .flag: value.boolValue != nil
+        }
+      guard isRight else { throw RPCFailure(.invalidParameters, "\(name) must be of type \(kind.rawValue)") }
+    }
+  }
+}
+
+/// Every call there is; what is dispatched and what `supervisor calls` prints.
+package enum CallTable {
+  static let all: [Call] = basicCalls + permissionCalls + storeCalls
+
+  static let named: [String: Call] = {
+    var calls: [String: Call] = [:]
+    for call in all { for name in [call.name] + call.aliases { calls[name] = call } }
+    return calls
+  }()
+
+  /// The table for people and programs.
+  package static var listing: [JSONValue] {
+    all.map { call in
+      .object([
+        "call": .string(call.name), "aliases": .array(call.aliases.map { .string($0) }),
+        "arguments": .array(
+          call.arguments.map {
+            .object(["name": .string($0.name), "type": .string($0.kind.rawValue), "required": .bool($0.isRequired)])
+          }),
+        "capability": call.right.map { .string($0.rawValue) } ?? .null, "summary": .string(call.summary),
+      ])
+    }
+  }
+}

@@ -1,0 +1,124 @@
+internal import Linux
+internal import Model
+internal import RPC
+internal import Storage
+
+/// One instance of an app as a caller: what it may do, and what it has asked for so far.
+final class Caller: @unchecked Sendable {
+  // SAFETY: touched only on the interface's loop.
+
+  let instance: Instance
+  var policy: Policy
+  var rights = RightSet()
+  var environment: [String: String]
+  /// Denials that were not written, by call.
+  private var unwritten: [String: Int64] = [:]
+  /// Denials written in this second.
+  private var denials = 0
+  private var second: Int64 = 0
+  private var lines = 0
+  private var linesSecond: Int64 = 0
+  private static let mostDenials = 8
+  static let mostLines = 20
+  private var writes = 0
+  private var writesSecond: Int64 = 0
+  static let mostWrites = 50
+
+  init(_ instance: Instance, _ policy: Policy) {
+    self.instance = instance
+    self.policy = policy
+    environment = Dictionary(policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }) { $1 }
+  }
+
+  /// Takes the rights of its policy and what was decided beside it.
+  func settle(_ decisions: [StoredDecision]) {
+    rights = RightSet()
+    for permission in policy.permissions.granted { rights.grant(permission, .policy) }
+    for permission in policy.permissions.denied { rights.deny(permission, .policy) }
+    for decision in decisions where decision.app == instance.app {
+      guard let permission = try? Permission(parsing: decision.permission) else { continue }
+      switch decision.kind {
+      case .granted: rights.grant(permission, .operator)
+      case .revoked: rights.deny(permission, .operator)
+      case .dropped: if decision.generation == instance.generation { rights.deny(permission, .dropped) }
+      }
+    }
+  }
+
+  /// What of a call is to be written down.
+  struct Judgement {
+    var audit: StoredAudit?
+    /// Nil: it may go on.
+    var refusal: RPCFailure?
+  }
+
+  /// The one place where a right is checked. `object` is what the call is about.
+  func judge(_ right: Right, _ object: String?, _ call: String, _ now: WallTime) -> Judgement {
+    let asked = object.map { "\(right.rawValue):\($0)" } ?? right.rawValue
+    switch rights.decide(right, object) {
+    case .allowed(let rule):
+      guard policy.preset == .privileged else { return Judgement() }
+      return Judgement(audit: entry(now, call, object, asked, rule.text, true))
+    case .denied(let rule):
+      var audit: StoredAudit?
+      if isWorthWriting(now) {
+        audit = entry(now, call, object, asked, rule?.text, false)
+        audit?.more = unwritten.removeValue(forKey: call) ?? 0
+      } else if unwritten.count < 256 || unwritten[call] != nil {
+        unwritten[call, default: 0] += 1
+      }
+      let hint =
+        switch rule?.source {
+        case .dropped: "the app gave it up; its next run has it again"
+        case .operator: "its operator took it away: `supervisor perm grant \(instance.app) \(asked)`"
+        case .policy: "its policy denies it: `deny:\(rule?.permission.description ?? asked)`"
+        case nil: "add \(asked) to `permissions` of its policy, or `supervisor perm grant \(instance.app) \(asked)`"
+        }
+      return Judgement(
+        audit: audit,
+        refusal: RPCFailure(
+          .denied, "\(call) needs \(asked)",
+          data: .object(["call": .string(call), "capability": .string(asked), "hint": .string(hint)])))
+    }
+  }
+
+  private func entry(
+    _ now: WallTime, _ call: String, _ object: String?, _ asked: String, _ rule: String?, _ allowed: Bool
+  ) -> StoredAudit {
+    StoredAudit(
+      time: now, app: instance.app, generation: instance.generation, call: call, object: object, permission: asked,
+      rule: rule, allowed: allowed)
+  }
+
+  private func isWorthWriting(_ now: WallTime) -> Bool {
+    let this = now.nanoseconds / 1_000_000_000
+    if this != second {
+      second = this
+      denials = 0
+    }
+    denials += 1
+    return denials <= Self.mostDenials
+  }
+
+  /// Whether another value of it is put on the disk now.
+  func mayKeepValue(_ now: WallTime) -> Bool {
+    let this = now.nanoseconds / 1_000_000_000
+    if this != writesSecond {
+      writesSecond = this
+      writes = 0
+    }
+    writes += 1
+    return writes <= Self.mostWrites
+  }
+
+  /// Whether another line of it is written now.
+  func mayWriteLine(_ now: WallTime) -> Bool {
+    let this = now.nanoseconds / 1_000_000_000
+    if this != linesSecond {
+      linesSecond = this
+      lines = 0
+    }
+    lines += 1
+    return lines <= Self.mostLines
+  }
+}

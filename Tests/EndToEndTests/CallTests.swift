@@ -1,0 +1,227 @@
+import Foundation
+import Model
+import Testing
+
+/// One call an app makes, and whether what it gets is right.
+private struct Asked: Sendable {
+  var call: String
+  /// JSON.
+  var arguments: String
+  /// What the result must contain, as text; nil: any result will do.
+  var expected: String?
+
+  init(_ call: String, _ arguments: String = "{}", _ expected: String? = nil) {
+    self.call = call
+    self.arguments = arguments
+    self.expected = expected
+  }
+}
+
+/// Every call with arguments it takes, in an order that makes sense; a call of the table that is not here fails the test.
+private let everyCall: [Asked] = [
+  Asked("sys.ping", "{}", #"{"pong":true}"#), Asked("sys.info", "{}", #""app":"asks""#),
+  Asked("sys.uptime", "{}", "host_ms"),
+  Asked("log.write", #"{"level":"notice","message":"said by asks","fields":{"n":1}}"#),
+  Asked("time.now", "{}", "monotonic_ns"), Asked("time.sleep", #"{"ms":5}"#),
+  Asked("env.get", #"{"name":"GIVEN"}"#, #"{"value":"by its policy"}"#),
+  Asked("env.set", #"{"name":"OWN","value":"x"}"#), Asked("env.get", #"{"name":"OWN"}"#, #"{"value":"x"}"#),
+  Asked("env.list", "{}", #""OWN":"x""#), Asked("env.set", #"{"name":"OWN"}"#),
+  Asked("env.get", #"{"name":"OWN"}"#, #"{"value":null}"#),
+  Asked("perm.check", #"{"capability":"time"}"#, "held"), Asked("perm.list", "{}", "granted"),
+  Asked("store.set", #"{"key":"a/1","value":"one"}"#), Asked("store.set", #"{"key":"b","value":"two"}"#),
+  Asked("store.get", #"{"key":"a/1"}"#, #"{"value":"one"}"#),
+  Asked("store.list", #"{"prefix":"a/"}"#, #""keys":["a/1"]"#),
+  Asked("store.list", #"{"limit":1}"#, #""cursor":"a/1""#), Asked("store.delete", #"{"key":"b"}"#),
+  Asked("store.get", #"{"key":"b"}"#, #"{"value":null}"#), Asked("perm.drop", #"{"capability":"events"}"#),
+]
+
+/// An app that makes the calls of `/app/asks.json` through the Python SDK, prints an answer a line, and stays.
+private struct Asking {
+  let place: StreamPlace
+
+  static let program = """
+    import json, sys, time
+    sys.path.insert(0, "/app")
+    from appsupervisor import Supervisor, SupervisorError
+    supervisor = Supervisor()
+    for call, arguments in json.load(open("/app/asks.json")):
+        try:
+            print(json.dumps({"call": call, "result": supervisor.call(call, 20, **arguments)}, separators=(",", ":")))
+        except SupervisorError as error:
+            print(json.dumps({"call": call, "error": error.code, "data": error.data, "message": str(error)}))
+    print("over", flush=True)
+    while True:
+        time.sleep(0.1)
+        try:
+            supervisor.call("time.now", 20)
+            print("held", flush=True)
+        except SupervisorError as error:
+            print(error.code, flush=True)
+    """
+
+  func policy(_ id: String, _ more: String = "") -> String {
+    let image = place.rig == nil ? "" : "image: \(Rig.image)\npull_policy: never\n"
+    let host =
+      place.rig == nil ? "" : ", \"/usr:/usr:ro\", \"/usr/lib:/lib:ro\", \"/usr/lib64:/lib64:ro\""
+    return
+      "id: \(id)\n\(image)entry: [/usr/bin/python3, /app/asks.py]\nvolumes: [\"./app:/app:ro\"\(host)]\n"
+      + "environment: {GIVEN: by its policy}\nstop_grace_period: 300ms\n\(more)"
+  }
+
+  /// Writes what the app runs and asks.
+  func prepare(_ instance: Instance, _ asks: [(String, String)]) throws {
+    let folder = "\(instance.policies)/app"
+    try FileManager.default.createDirectory(
+      atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+    try Self.program.write(toFile: "\(folder)/asks.py", atomically: true, encoding: .utf8)
+    let sdk = try String(contentsOfFile: "\(Instance.sources)/images/sdk/appsupervisor.py", encoding: .utf8)
+    try sdk.write(toFile: "\(folder)/appsupervisor.py", atomically: true, encoding: .utf8)
+    let list = asks.map { "[\"\($0.0)\", \($0.1)]" }.joined(separator: ",\n")
+    try "[\(list)]".write(toFile: "\(folder)/asks.json", atomically: true, encoding: .utf8)
+  }
+
+  /// The answers, once all are there.
+  func answers(_ instance: Instance, _ app: String) -> [JSONValue] {
+    var text = ""
+    eventually("\(app) has asked all it asks: \(text)", seconds: 40) {
+      text = instance.run("logs", app).out
+      return text.contains("over\n")
+    }
+    return text.split(separator: "\n").compactMap { line in
+      line.hasPrefix("{") ? try? JSONValue(parsing: Array(line.utf8)) : nil
+    }
+  }
+
+  func with(_ body: (Instance) throws -> Void) throws {
+    if let rig = place.rig { return try rig.with(body) }
+    let instance = try Instance()
+    defer { instance.end() }
+    try body(instance)
+  }
+}
+
+@Suite("Calls of apps", .serialized) struct CallTests {
+  @Test(
+    "every call is answered, denied without its permission, and refused with wrong arguments",
+    arguments: StreamPlace.available)
+  func table(place: StreamPlace) throws {
+    let asking = Asking(place: place)
+    try asking.with { instance in
+      instance.startDaemon()
+      let table = instance.run("calls", "--format", "json").lines
+      #expect(Set(table.compactMap { $0["call"]?.stringValue }) == Set(everyCall.map(\.call)))
+      // Each argument left out, of another type, and one too many.
+      var wrong: [(String, String)] = []
+      for entry in table {
+        let call = entry["call"]?.stringValue ?? ""
+        wrong.append((call, #"{"surplus":1}"#))
+        for argument in entry["arguments"]?.arrayValue ?? [] {
+          let name = argument["name"]?.stringValue ?? ""
+          let good = everyCall.first { $0.call == call }?.arguments ?? "{}"
+          guard var given = try JSONValue(parsing: Array(good.utf8)).objectValue else { continue }
+          given[name] = .array([])
+          wrong.append((call, JSONValue.object(given).text))
+          given[name] = nil
+          if argument["required"] == true { wrong.append((call, JSONValue.object(given).text)) }
+        }
+      }
+      try asking.prepare(instance, everyCall.map { ($0.call, $0.arguments) } + wrong)
+      try instance.write("asks", asking.policy("asks", "permissions: [log, time]\n"))
+      let needs = Set(table.compactMap { $0["capability"]?.stringValue })
+      let denials = needs.sorted().map { "\"deny:\($0)\"" }.joined(separator: ", ")
+      try instance.write("poor", asking.policy("poor", "permissions: [\(denials)]\n"))
+      let up = instance.up()
+      #expect(up.code == 0, "\(up.err)")
+      let allowed = asking.answers(instance, "asks")
+      #expect(allowed.count == everyCall.count + wrong.count)
+      for (asked, answer) in zip(everyCall, allowed) {
+        let text = answer["result"]?.text
+        #expect(text != nil && answer["call"]?.stringValue == asked.call, "\(asked): \(answer.text)")
+        if let expected = asked.expected { #expect(text?.contains(expected) == true, "\(asked): \(answer.text)") }
+      }
+      for (asked, answer) in zip(wrong, allowed.dropFirst(everyCall.count)) {
+        #expect(answer["error"] == -32602, "\(asked): \(answer.text)")
+      }
+      for (asked, answer) in zip(everyCall, asking.answers(instance, "poor")) {
+        let need = table.first { $0["call"]?.stringValue == asked.call }?["capability"]?.stringValue
+        guard let need else {
+          #expect(answer["error"] == nil, "\(asked): \(answer.text)")
+          continue
+        }
+        #expect(
+          answer["error"] == -32001 && answer["data"]?["capability"]?.stringValue == need, "\(asked): \(answer.text)")
+      }
+      // What was denied is in the audit with who, what and the rule; the values of one app are not another's.
+      let audit = instance.run("perm", "audit", "poor", "--format", "json").lines
+      #expect(
+        audit.contains { $0["call"] == "sys.info" && $0["decision"] == "denied" && $0["rule"] == "policy sys.info" })
+      #expect(instance.run("perm", "audit", "asks", "--format", "json").lines.isEmpty)
+      let log = try String(contentsOfFile: "\(instance.root)/log/daemon.log", encoding: .utf8)
+      #expect(log.contains("said by asks"))
+    }
+  }
+
+  @Test("rights change while an app runs, outlive the daemon, and end with the app", arguments: StreamPlace.available)
+  func rights(place: StreamPlace) throws {
+    let asking = Asking(place: place)
+    try asking.with { instance in
+      try asking.prepare(
+        instance, [("sys.info", "{}"), ("perm.drop", #"{"capability":"sys.info"}"#), ("sys.info", "{}")])
+      try instance.write("asks", asking.policy("asks"))
+      let up = instance.up()
+      #expect(up.code == 0, "\(up.err)")
+      let answers = asking.answers(instance, "asks")
+      #expect(answers.first?["result"] != nil && answers.last?["error"] == -32001)
+      func last() -> String { instance.run("logs", "--tail", "1", "asks").out }
+      eventually("it may tell the time") { last() == "held\n" }
+      #expect(instance.run("perm", "revoke", "asks", "time").code == 0)
+      eventually("it may not any more") { last() == "-32001\n" }
+      let pid = instance.pid("asks")
+      instance.killDaemon()
+      instance.startDaemon()
+      eventually("it is heard again, and still denied") { last() == "-32001\n" }
+      let rules = instance.run("perm", "list", "asks", "--format", "json").lines.first?["instances"]?.arrayValue?.first
+      #expect(
+        rules?["denied"]?.text.contains(#"{"capability":"sys.info","by":"dropped"}"#) == true, "\(rules?.text ?? "")")
+      #expect(instance.run("perm", "reset", "asks", "time").code == 0)
+      eventually("its policy decides again") { last() == "held\n" }
+      // A changed policy is in force without a restart.
+      try instance.write("asks", asking.policy("asks", "permissions: [\"deny:time\"]\n"))
+      #expect(instance.up().code == 0)
+      eventually("the changed policy denies it") { last() == "-32001\n" }
+      #expect(instance.pid("asks") == pid)
+      #expect(instance.run("perm", "grant", "asks", "events").code == 0)
+      #expect(instance.run("perm", "grant", "asks", "evnets").code == 2)
+      #expect(instance.run("perm", "grant", "nobody", "events").code == 4)
+      // Who bears its name later is another.
+      #expect(instance.run("down", "--all", "-y").code == 0)
+      #expect((try? FileManager.default.contentsOfDirectory(atPath: "\(instance.root)/run/apps")) ?? [] == [])
+      #expect(instance.up().code == 0)
+      let decided = instance.run("perm", "list", "asks", "--format", "json").lines.first?["decided"]
+      #expect(decided == .array([]), "\(decided?.text ?? "")")
+    }
+  }
+
+  @Test("an app's socket hears nobody but the app", arguments: StreamPlace.available)
+  func strangers(place: StreamPlace) throws {
+    let asking = Asking(place: place)
+    try asking.with { instance in
+      try asking.prepare(instance, [])
+      try instance.write("asks", asking.policy("asks"))
+      #expect(instance.up().code == 0)
+      let apps = "\(instance.root)/run/apps"
+      let name = try #require(FileManager.default.contentsOfDirectory(atPath: apps).first)
+      let script = """
+        use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die;
+        connect($s, sockaddr_un("\(apps)/\(name)/sock/app.sock")) or die "connect: $!";
+        send($s, '{"jsonrpc":"2.0","id":1,"method":"sys.ping"}' . "\\n", MSG_NOSIGNAL); $s->recv(my $got, 1000) if 0;
+        my $n = sysread($s, my $text, 1000); print defined $n && $n > 0 ? "heard" : "unheard";
+        """
+      let stranger = Shell.run(["/usr/bin/perl", "-e", script])
+      #expect(stranger.out == "unheard", "\(stranger)")
+      // Root alone gets that far.
+      let mode = try FileManager.default.attributesOfItem(atPath: apps)[.posixPermissions] as? Int
+      #expect(mode == 0o700)
+    }
+  }
+}
