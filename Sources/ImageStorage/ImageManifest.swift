@@ -27,7 +27,7 @@ struct ManifestReader {
 
   static func parse(_ bytes: [UInt8], _ name: String) throws(ImageProblem) -> JSONValue {
     do throws(JSONSyntaxError) {
-      return try JSONValue(parsing: bytes, limits: JSONLimits(depth: 32, keys: 100_000))
+      return try JSONValue(parsing: bytes, limits: JSONLimits(depth: 32, keys: 100_000, elements: 100_000))
     } catch {
       throw .malformed("\(name) is \(error)")
     }

@@ -35,9 +35,9 @@ package enum UnixSocket {
     try folder.withRaw { (directory) throws(SystemFault) in
       try socket.withRaw { (raw) throws(SystemFault) in
         var address = try address(directory, name)
-        // Bound with no access at all, then opened to `mode`: nobody connects in between.
-        let mask = umask(0o777)
-        defer { umask(mask) }
+        // Bound with no access at all, then opened to `mode`: nobody connects in between. A file gets the mode that its socket has;
+        // the umask would be that of all threads, and what others make meanwhile would have no access either.
+        try check("chmod", path) { fchmod(raw, 0) }
         try check("bind", path) { withAddress(&address) { Glibc.bind(raw, $0, $1) } }
         if let group { try check("chown", path) { fchownat(directory, name, UInt32.max, group, AT_SYMLINK_NOFOLLOW) } }
         try check("chmod", path) { fchmodat(directory, name, mode, 0) }

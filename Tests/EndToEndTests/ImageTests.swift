@@ -140,7 +140,7 @@ struct ImageTests {
         if number == 1 {
           try instance.write("app", "schema: 1\nid: app\nruntime: native\nimage: test/image:1\nstop_grace_period: 1s\n")
           #expect(instance.up().code == 0)
-          #expect(mark(instance) == "one")
+          #expect(self.mark(instance) == "one")
         }
       }
       #expect(images(instance) == [" supervisor", "test/image:1 supervisor"])
