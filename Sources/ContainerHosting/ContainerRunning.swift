@@ -1,6 +1,5 @@
 internal import Cgroups
 internal import EngineAPI
-internal import FileSystems
 internal import Linux
 package import Model
 internal import Sandboxing
@@ -26,12 +25,12 @@ extension ContainerHost {
       }
       let run = try await attest(instance, launch, engine)
       await unpin(launch.policy, instance.generation)
-      await files.takeBack(secrets(launch, facts))
+      await takeBack(launch)
       if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
-      await files.takeBack(secrets(launch, facts))
+      await takeBack(launch)
       await stopRejected(instance, engine, facts)
       throw error
     }
@@ -299,7 +298,7 @@ extension ContainerHost {
       }
     }
     if let entry { await unpin(entry.launch.policy, instance.generation) }
-    SecretDelivery.takeBack(settings.layout, .container, run: "\(instance.app).\(instance.generation)")
+    await files.takeBack(run: "\(instance.app).\(instance.generation)", settings.layout)
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
       let name = settings.containerName(instance.app, instance.generation)

@@ -13,7 +13,6 @@ let laterFields: [Field] = [
   Field(
     later: "bandwidth", "Bits a second",
     .object([.init("egress", .text(most: 32), "Out"), .init("ingress", .text(most: 32), "In")]), "bandwidth limits"),
-  Field(later: "devices", "Devices that config.yaml lists for this app", .list(.text()), "devices"),
   Field(
     later: "disk", "How much the app's data may take",
     .object([

@@ -1,5 +1,4 @@
 internal import Cgroups
-internal import FileSystems
 internal import Glibc
 internal import Linux
 package import Model
@@ -51,7 +50,7 @@ extension NativeHost {
     }
     runs[instance] = nil
     let name = Self.runName(instance)
-    SecretDelivery.takeBack(layout, .native, run: name)
+    takeBack(run: name)
     do throws(SystemFault) {
       try Folder(opening: Self.sockets(layout)).remove("\(name).sock")
       try Folder(opening: Self.outcomes(layout)).remove(name)

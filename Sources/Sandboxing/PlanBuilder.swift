@@ -45,9 +45,10 @@ extension LaunchPlan {
     return nil
   }
 
-  /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing.
+  /// The plan for one launch; `devices`: where the nodes of the policy's devices are. Looks at the host's files (where the program is, what /bin is), changes nothing.
   package init(
-    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls
+    _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls,
+    devices: String? = nil
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -58,7 +59,7 @@ extension LaunchPlan {
     self.places = places
     self.walls = walls
     identity = try Self.identity(of: launch)
-    try buildRoot(policy, table, place)
+    try buildRoot(policy, table, place, devices: devices)
     program.limits = try Self.resourceLimits(policy)
     program.instead = launch.instead
     streams.input = policy.opensInput
@@ -149,7 +150,9 @@ extension LaunchPlan {
 
   // MARK: Root and program
 
-  private mutating func buildRoot(_ policy: Policy, _ table: MountTable, _ place: ProgramPlace) throws(PlanProblem) {
+  private mutating func buildRoot(_ policy: Policy, _ table: MountTable, _ place: ProgramPlace, devices: String?)
+    throws(PlanProblem)
+  {
     var builder = RootBuilder()
     let inside: UInt32 =
       switch policy.user {
@@ -166,6 +169,7 @@ extension LaunchPlan {
       builder.addFolder("run")
     }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
+    if let devices { builder.addDevices(policy.devices, below: devices) }
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     // After them: the app's own /run would hide it.

@@ -66,7 +66,6 @@ import Testing
   func later() {
     let lines = [
       "egress": "{allow: [\"a:443\"]}", "bandwidth": "{egress: 10mbit}",
-      "devices": "[\"/dev/x\"]",
       "disk": "{data: 2g}", "configs": "[db]", "permissions": "[log]", "provides": "[queue/q]",
       "uses": "[queue/q]",
       "pipes": "{p: {from: a, to: b}}", "queues": "{q: {kind: fifo}}", "shm": "{s: {size: 1m}}",
