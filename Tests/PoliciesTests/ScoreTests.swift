@@ -12,10 +12,10 @@ import Testing
   func presets() throws {
     #expect(Score(try container("sandbox: minimal")).value == 0.2)
     #expect(Score(try container("")).value == 0.3)
-    #expect(Score(try container("sandbox: privileged")).value == 5.2)
+    #expect(Score(try container("sandbox: privileged")).value == 5.0)
     #expect(Score(try native("sandbox: minimal")).value == 0)
     #expect(Score(try native()).value == 0)
-    #expect(Score(try native("sandbox: privileged")).value == 5.2)
+    #expect(Score(try native("sandbox: privileged")).value == 5.0)
   }
 
   @Test(
