@@ -1,5 +1,5 @@
 internal import Glibc
-internal import Linux
+package import Linux
 package import Model
 package import Scheduling
 
@@ -278,10 +278,22 @@ extension AppCgroup {
     "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm",
   ]
 
+  /// Lets a native app use devices beside those, as `c 188:0 rw`. On v2 there is nothing to write: it has no node but its own.
+  package func allow(devices rules: [String]) throws(SystemFault) {
+    guard let place = folder(.devices), place.version == .v1 else { return }
+    // What an earlier run was given in the same group goes.
+    let listed = try File.text("\(place.path)/devices.list").split(separator: "\n")
+    if rules.isEmpty, listed.count <= Self.allowedDevices.count { return }
+    try File.write("\(place.path)/devices.deny", "a")
+    for rule in Self.allowedDevices + rules { try File.write("\(place.path)/devices.allow", rule) }
+  }
+
   /// v1 only: on v2 the sandbox's own /dev and its missing CAP_MKNOD are what keeps devices out.
   private func restrictDevices() -> [Shortfall] {
     guard let place = folder(.devices), place.version == .v1 else { return [] }
     do throws(SystemFault) {
+      // Once for each group: what was allowed to this app since stays.
+      guard try File.text("\(place.path)/devices.list").contains("a *:*") else { return [] }
       try File.write("\(place.path)/devices.deny", "a")
       for rule in Self.allowedDevices { try File.write("\(place.path)/devices.allow", rule) }
       return []

@@ -58,6 +58,7 @@ package final class ContainerHost: AppHost {
     _ = try mounts(policy, uidBase: settings.uidRangeBase)
     try refuseSecretVariables(policy)
     try await files.checkSecrets(policy, settings.layout)
+    try await files.checkDevices(policy)
     try refuseShortfalls(policy, cgroup(policy.id, nil, facts).unsupported(policy.limits))
     try await refuseUnfiltered(policy)
     if let memory = policy.limits.memory, memory < .mebibytes(6) {
@@ -192,10 +193,11 @@ package final class ContainerHost: AppHost {
       let pins = recipe.table.hasPins ? self.pins(policy.id, launch.generation) : nil
       try await files.prepare(recipe.table, pins: pins)
       let variables = try await files.deliver(secrets(launch, recipe.facts))
+      try await files.deliver(devices(launch, recipe.facts))
       // Without its secrets an app is not started; a folder that only root names needs no pin.
       if pins != nil || policy.hasSecretFiles,
         try await !files.pinsAreSeen(
-          recipe.table, socket: settings.endpoint.socket, isRoots: policy.loader == nil && !policy.hasSecretFiles)
+          recipe.table, socket: settings.endpoint.socket, isRoots: policy.mayLackPins)
       {
         if let pins { await files.unpin(pins) }
         recipe.table = try mounts(policy, uidBase: recipe.uidBase)
@@ -223,7 +225,7 @@ package final class ContainerHost: AppHost {
       return instance
     } catch {
       await unpin(policy, launch.generation)
-      await files.takeBack(secrets(launch, nil))
+      await takeBack(launch)
       // Best effort: what stays has our labels, and adoption removes it.
       if let container { try? await engine.removeContainer(container, force: true, volumes: true) }
       await networks.release(policy, holder: name, engine)

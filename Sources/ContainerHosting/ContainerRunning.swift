@@ -1,6 +1,5 @@
 internal import Cgroups
 internal import EngineAPI
-internal import FileSystems
 internal import Linux
 package import Model
 internal import Networking
@@ -28,12 +27,12 @@ extension ContainerHost {
       var run = try await attest(instance, launch, engine)
       run.missing += try await bind(instance, launch, pid: run.pid)
       await unpin(launch.policy, instance.generation)
-      await files.takeBack(secrets(launch, facts))
+      await takeBack(launch)
       if await register.started(id, run, group: cgroup(instance, facts).path) { await tellEnd(id, nil) }
       return run
     } catch {
       await register.reject(id)
-      await files.takeBack(secrets(launch, facts))
+      await takeBack(launch)
       await stopRejected(instance, engine, facts)
       throw error
     }
@@ -302,7 +301,7 @@ extension ContainerHost {
       }
     }
     if let entry { await unpin(entry.launch.policy, instance.generation) }
-    SecretDelivery.takeBack(settings.layout, .container, run: "\(instance.app).\(instance.generation)")
+    await files.takeBack(run: "\(instance.app).\(instance.generation)", settings.layout)
     if let entry {
       if entry.launch.policy.readiness == .notify { await stopListening(instance) }
       await settings.doors?.close(instance)

@@ -89,9 +89,25 @@ actor FileWork {
 
   func sweepSecrets(_ layout: InstanceLayout, keeping runs: Set<String>) {
     SecretDelivery.sweep(layout, .container, keeping: runs)
+    DeviceDelivery.sweep(layout, .container, keeping: runs)
   }
 
-  func takeBack(_ secrets: SecretDelivery) { secrets.takeBack() }
+  func checkDevices(_ policy: Policy) throws(HostFailure) {
+    do throws(DeviceProblem) { try DeviceDelivery.check(policy) } catch {
+      throw HostFailure(.refused, error.description)
+    }
+  }
+
+  func deliver(_ devices: DeviceDelivery) throws(HostFailure) {
+    do throws(DeviceProblem) { _ = try devices.deliver() } catch {
+      throw HostFailure(.refused, error.description)
+    }
+  }
+
+  func takeBack(run: String, _ layout: InstanceLayout) {
+    SecretDelivery.takeBack(layout, .container, run: run)
+    DeviceDelivery.takeBack(layout, .container, run: run)
+  }
 
   func changedSecrets(_ policy: Policy, _ layout: InstanceLayout) -> [String] { SecretMemory(layout).changed(policy) }
 

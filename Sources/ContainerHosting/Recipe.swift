@@ -115,6 +115,11 @@ struct Recipe {
     host.shmSize = Int64(clamping: (policy.limits.shmSize ?? .mebibytes(64)).count)
     host.maskedPaths = Self.maskedPaths
     host.readonlyPaths = Self.readonlyPaths
+    let nodes = DeviceDelivery(
+      settings.layout, policy, .container, run: "\(policy.id).\(launch.generation)", uidBase: uidBase)
+    host.devices = policy.devices.enumerated().map {
+      DeviceSpec(nodes.node($0.offset), at: $0.element.target, access: $0.element.access)
+    }
     host.runsInit = facts.hasInit ? true : nil
     host.log = log
     addNetwork(&host)

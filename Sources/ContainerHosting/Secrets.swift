@@ -33,8 +33,21 @@ extension ContainerHost {
   /// A container that an earlier daemon made is started by this one: what was in memory may have gone with a reboot.
   func redeliver(_ launch: Launch, _ facts: EngineFacts) async throws(HostFailure) {
     let secrets = secrets(launch, facts)
-    guard launch.policy.hasSecretFiles, !secrets.isVisible else { return }
-    _ = try await files.deliver(secrets)
+    if launch.policy.hasSecretFiles, !secrets.isVisible { _ = try await files.deliver(secrets) }
+    let devices = devices(launch, facts)
+    if !launch.policy.devices.isEmpty, !devices.isVisible { try await files.deliver(devices) }
+  }
+
+  func devices(_ launch: Launch, _ facts: EngineFacts?) -> DeviceDelivery {
+    DeviceDelivery(
+      settings.layout, launch.policy, .container, run: "\(launch.policy.id).\(launch.generation)",
+      uidBase: seen(launch.uidBase, facts))
+  }
+
+  /// The engine has taken all by now, or never will.
+  func takeBack(_ launch: Launch) async {
+    guard launch.policy.hasSecretFiles || !launch.policy.devices.isEmpty else { return }
+    await files.takeBack(run: "\(launch.policy.id).\(launch.generation)", settings.layout)
   }
 
   package func changedSecrets(_ policy: Policy) async -> [String] {
@@ -42,4 +55,9 @@ extension ContainerHost {
   }
 
   package func forget(_ app: AppID) async { SecretMemory(settings.layout).forget(app) }
+}
+
+extension Policy {
+  /// Whether the engine may open its sources by itself: root named them, and they are shown as they are.
+  var mayLackPins: Bool { loader == nil && !hasSecretFiles && !mounts.contains(where: \.mapsOwner) }
 }

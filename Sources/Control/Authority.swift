@@ -106,6 +106,7 @@ func checkOwned(_ policy: Policy, _ access: Access) throws(RPCFailure) {
   func needsAdmin(_ what: String) -> RPCFailure { access.denied("\(policy.id): \(what)", .admin, in: policy.stack) }
   if policy.preset == .privileged { throw needsAdmin("sandbox: privileged") }
   if policy.network.mode == .host { throw needsAdmin("network_mode: host") }
+  if !policy.devices.isEmpty { throw needsAdmin("devices") }
   if !policy.capabilities.add.isEmpty { throw needsAdmin("cap_add") }
   if policy.securityOptions.contains(where: { $0 != "no-new-privileges=true" }) { throw needsAdmin("security_opt") }
   // A container's groups are the host's: with a folder that she may list, they would read there what she may not.

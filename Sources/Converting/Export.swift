@@ -82,6 +82,7 @@ private let commonTable: [String: Said] = [
   "extra_hosts": .yes, "dns": .yes, "hostname": .yes, "labels": .yes, "restart": .yes, "depends_on": .yes,
   "stop_grace_period": .yes, "mem_limit": .yes, "cpus": .yes, "pull_policy": .yes, "env_file": .needless,
   "sandbox": .yes, "name": .needless, "stack": .yes,
+  "devices": .no("which devices a host has is that host's: name them there"),
   "secrets": .no("secrets are kept by each system in its own way: give it them there"),
   "scheduling": .no("classes of the CPU are the supervisor's own"),
   "mem_high": .no("memory is not reclaimed from a mark on: only the limit holds"),

@@ -1,6 +1,6 @@
 internal import Model
 
-/// The host's side of a container: HostConfig. Never privileged, no devices, no host namespaces but those named here.
+/// The host's side of a container: HostConfig. Never privileged, no devices and no host namespaces but those named here.
 package struct HostSpec: Sendable, Equatable {
   package var readonlyRoot = false
   package var capDrop: [String] = []
@@ -34,6 +34,7 @@ package struct HostSpec: Sendable, Equatable {
   package var maskedPaths: [String]?
   package var readonlyPaths: [String]?
 
+  package var devices: [DeviceSpec] = []
   package var runsInit: Bool?
   package var log: LogSpec?
   package var autoRemove = false
@@ -66,10 +67,31 @@ package struct HostSpec: Sendable, Equatable {
       "Mounts": mounts.isEmpty ? nil : .array(mounts.map(\.json)),
       "MaskedPaths": .texts(maskedPaths), "ReadonlyPaths": .texts(readonlyPaths), "Init": runsInit.map { .bool($0) },
       "LogConfig": log?.json, "RestartPolicy": .object(["Name": "no", "MaximumRetryCount": 0]),
-      "AutoRemove": .bool(autoRemove), "Devices": [], "DeviceCgroupRules": [], "Binds": [], "VolumesFrom": [],
+      "AutoRemove": .bool(autoRemove), "Devices": .array(devices.map(\.json)), "DeviceCgroupRules": [], "Binds": [],
+      "VolumesFrom": [],
     ])
     for (key, value) in rest.objectValue ?? JSONObject() { object[key] = value }
     return .object(object)
+  }
+}
+
+/// A device node: its number, owner and mode are taken from the host's.
+package struct DeviceSpec: Sendable, Equatable {
+  package var host: String
+  package var container: String
+  /// `r`, `w`, `rw`.
+  package var access: String
+
+  package init(_ host: String, at container: String, access: String) {
+    self.host = host
+    self.container = container
+    self.access = access
+  }
+
+  var json: JSONValue {
+    .object([
+      "PathOnHost": .string(host), "PathInContainer": .string(container), "CgroupPermissions": .string(access),
+    ])
   }
 }
 

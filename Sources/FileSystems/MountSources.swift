@@ -11,8 +11,12 @@ extension MountTable {
       if let mode = entry.making {
         try make(path, mode, owner: entry.ownerUID)
       } else {
+        // Nothing is shown with its own owner that is to be shown with another.
+        guard entry.mapped == nil || entry.named != nil else {
+          throw .badSource(path, reason: "owner: app needs a supervisor that runs as root")
+        }
         let place = try inspect(entry.named ?? path)
-        if entry.named != nil { try pin(place, at: path) }
+        if entry.named != nil { try pin(place, at: path, entry) }
       }
     }
     try inspectRoot()

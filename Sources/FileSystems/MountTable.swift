@@ -59,6 +59,13 @@ package struct MountTable: Sendable, Equatable {
     package var making: UInt32?
     /// Of the supervisor's own making, and looked at by nobody.
     package var isOurs = false
+    /// As whom the owner of the source is shown; nil: files keep their owners.
+    package var mapped: Owner?
+
+    package struct Owner: Sendable, Equatable {
+      package var uid: UInt32
+      package var gid: UInt32
+    }
 
     package init(
       target: String, source: Source, readOnly: Bool, ownerUID: UInt32? = nil, making: UInt32? = nil
@@ -92,7 +99,7 @@ package struct MountTable: Sendable, Equatable {
   /// `secrets`: where the files for `/run/secrets` are made visible.
   package init(
     _ policy: Policy, _ layout: InstanceLayout, uidBase: UInt32, engineSockets: [String] = [], pins: String? = nil,
-    secrets: String? = nil
+    pinsMappedOnly: Bool = false, secrets: String? = nil
   ) throws(MountProblem) {
     self.layout = layout
     forbidden = Self.forbidden(layout, engineSockets)
@@ -102,7 +109,7 @@ package struct MountTable: Sendable, Equatable {
     entries = []
     let owner = Self.owner(policy, uidBase)
     for mount in policy.mounts {
-      entries.append(try Self.entry(mount, policy, layout, owner))
+      entries.append(try Self.entry(mount, policy, layout, owner, uidBase))
     }
     addDefaults(policy, owner)
     if policy.hasSecretFiles {
@@ -114,7 +121,7 @@ package struct MountTable: Sendable, Equatable {
     for case .path(let source) in entries.filter({ $0.making == nil && !$0.isOurs }).map(\.source) {
       try checkSource(source)
     }
-    if let pins { pinSources(below: pins) }
+    if let pins { pinSources(below: pins, mappedOnly: pinsMappedOnly) }
   }
 
   /// Who owns what is made for an app: nil is root, for an image that says itself who it is.
@@ -128,7 +135,9 @@ package struct MountTable: Sendable, Equatable {
     }
   }
 
-  private static func entry(_ mount: Mount, _ policy: Policy, _ layout: InstanceLayout, _ owner: UInt32?)
+  private static func entry(
+    _ mount: Mount, _ policy: Policy, _ layout: InstanceLayout, _ owner: UInt32?, _ uidBase: UInt32
+  )
     throws(MountProblem) -> Entry
   {
     switch mount.kind {
@@ -143,7 +152,12 @@ package struct MountTable: Sendable, Equatable {
         target: mount.target, source: .path(layout.volume(name)), readOnly: mount.readOnly, ownerUID: owner,
         making: 0o770)
     case .bind(let source):
-      return Entry(target: mount.target, source: .path(source), readOnly: mount.readOnly, ownerUID: owner)
+      var entry = Entry(target: mount.target, source: .path(source), readOnly: mount.readOnly, ownerUID: owner)
+      if mount.mapsOwner {
+        let (uid, gid) = policy.ownerOutside(uidBase: uidBase)
+        entry.mapped = Entry.Owner(uid: uid, gid: gid)
+      }
+      return entry
     case .memory(let size, let mode):
       guard size.count > 0 else {
         throw .badTarget(mount.target, reason: "a folder in memory needs a size above 0")

@@ -86,13 +86,7 @@ package struct SecretDelivery: Sendable {
     // Both: no bind of it can be made writable again, and the app is shown that it is not.
     try memory.seal(flag, folder)
     try memory.restrict(.readOnly, folder)
-    let parent = try Folder(making: folder.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }, mode: 0o700)
-    let name = String(folder.split(separator: "/").last ?? "")
-    try parent.withRaw { (raw) throws(SystemFault) in
-      try Place.makeFolder(name, in: raw, mode: 0o700)
-      let target = try Place.open(name, in: raw, [.beneath, .noLinks], noFollow: true)
-      try memory.attach(to: target, folder)
-    }
+    try MountTable.hang(memory, at: folder)
   }
 
   /// Kernels before 6.4 cannot keep one tmpfs out of swap; there it is ramfs, which never goes there.
@@ -128,11 +122,7 @@ package struct SecretDelivery: Sendable {
   private func mode(_ secret: Secret) -> UInt32 { secret.mode ?? (policy.user == .image ? 0o444 : 0o400) }
 
   /// Whether the files are there for a runtime to bind.
-  package var isVisible: Bool {
-    var own = stat()
-    var parent = stat()
-    return stat(folder, &own) == 0 && stat("\(folder)/..", &parent) == 0 && own.st_dev != parent.st_dev
-  }
+  package var isVisible: Bool { MountTable.isMounted(folder) }
 
   /// Takes the files away from the host's view; an app that was started keeps its own. Safe to repeat.
   package func takeBack() { MountTable.unpin(folder) }

@@ -142,6 +142,20 @@ extension Place {
   }
 }
 
+extension Place {
+  /// A new character device node.
+  package static func makeDevice(
+    _ name: String, in folder: Int32, number: UInt64, uid: UInt32, gid: UInt32, mode: UInt32
+  )
+    throws(SystemFault)
+  {
+    try check("mknod", name) { mknodat(folder, name, S_IFCHR | mode, dev_t(number)) }
+    try check("chown", name) { fchownat(folder, name, uid, gid, AT_SYMLINK_NOFOLLOW) }
+    // Whatever the file mask took away.
+    try check("chmod", name) { fchmodat(folder, name, mode, 0) }
+  }
+}
+
 /// A mount that hangs nowhere yet. Gone when let go of without being attached.
 package struct DetachedMount: ~Copyable, Sendable {
   private let descriptor: Descriptor
@@ -200,6 +214,22 @@ package struct DetachedMount: ~Copyable, Sendable {
 
   /// Its root, open as a folder or place, for as long as the mount object lives.
   package borrowing func duplicate() throws(SystemFault) -> Descriptor { try descriptor.duplicate() }
+
+  /// Shows its files, those of submounts included, as another's: what belongs to `disk` on disk is `seen` here, and what `seen` makes
+  /// belongs to `disk`. Others' files are nobody's. Only before it is attached; EINVAL where the file system cannot do it.
+  package borrowing func mapOwner(
+    disk: (uid: UInt32, gid: UInt32), seen: (uid: UInt32, gid: UInt32), _ path: String
+  ) throws(SystemFault) {
+    let namespace = Descriptor(
+      owning: try checkShim("user namespace", path) {
+        cl_user_namespace("\(disk.uid) \(seen.uid) 1\n", "\(disk.gid) \(seen.gid) 1\n")
+      })
+    try descriptor.withRaw { (raw) throws(SystemFault) in
+      try namespace.withRaw { (namespace) throws(SystemFault) in
+        _ = try checkShim("mount_setattr", path) { cl_map_mount(raw, namespace) }
+      }
+    }
+  }
 
   /// Makes its file system read-only for good, whatever mounts of it say. `flag`: an option it was made with and must be told again.
   package borrowing func seal(_ flag: String?, _ path: String) throws(SystemFault) {

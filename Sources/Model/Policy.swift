@@ -41,6 +41,7 @@ package struct Policy: Sendable, Equatable {
   package var stopGrace: Duration = .seconds(10)
   package var network = Network()
   package var mounts: [Mount] = []
+  package var devices: [DeviceGrant] = []
   /// Files under `/run/secrets`, and what `environment` takes values from.
   package var secrets: [Secret] = []
   package var readOnlyRoot = true
@@ -348,6 +349,8 @@ package struct Mount: Sendable, Equatable {
   package var target: String
   package var kind: Kind
   package var readOnly: Bool
+  /// Of a bind: its owner's files appear as the app's own, and what the app makes belongs to that owner on disk.
+  package var mapsOwner = false
 
   package enum Kind: Sendable, Equatable {
     /// Ours: `state/volumes/NAME`, the same folder under every runtime. External: the Engine's own.

@@ -12,6 +12,8 @@ package struct Configuration: Sendable, Equatable {
   package var externalVolumes: Set<String> = []
   package var externalNetworks: Set<String> = []
   package var unsafeHostUIDs: Set<String> = []
+  /// By app: the paths of devices that its policy may name.
+  package var devicesAllowed: [String: Set<String>] = [:]
   package var operators: [Operator] = []
   package var logs = Logs()
   package var metrics = Metrics.unix
@@ -87,6 +89,7 @@ package struct Configuration: Sendable, Equatable {
       privilegedApps: privilegedApps, externalVolumes: externalVolumes, externalNetworks: externalNetworks,
       unsafeHostUIDs: unsafeHostUIDs)
     rules.uidBase = uidRange.base
+    rules.devices = devicesAllowed
     return rules
   }
 }
@@ -168,7 +171,18 @@ let settings: [Setting] = [
       findings.error(node["max_size"] ?? node, "max_size is at least 64k")
     }
   },
-  later("devices_allowed", "Devices that apps may name", .map(.list(.path)), "giving devices to apps"),
+  Setting(
+    key: "devices_allowed", doc: "By app: devices that its policy may name, by their paths below /dev",
+    form: .map(.list(.target))
+  ) { node, configuration, findings in
+    for member in node.members ?? [] {
+      for item in member.value.list ?? [] where item.text?.hasPrefix("/dev/") != true {
+        findings.error(item, "\((item.text ?? "").quoted) is not a path below /dev")
+      }
+      configuration.devicesAllowed[member.key] = Set(
+        (member.value.list ?? []).compactMap { $0.text.map { absolutePath($0, in: "/") } })
+    }
+  },
   Setting(key: "audit", doc: "How much of the audit is kept", form: .object([.init("max_size", .size, "Bytes")])) {
     node, configuration, findings in
     if let size = node["max_size"]?.text.flatMap({ Bytes(parsing: $0) }) { configuration.auditSize = size }

@@ -99,6 +99,8 @@ package struct HostRules: Sendable, Equatable {
   package var unsafeHostUIDs: Set<String>?
   /// First uid of the range that apps get theirs from.
   package var uidBase: UInt32 = 0x200000
+  /// By app: the devices it may name.
+  package var devices: [String: Set<String>]?
   /// Whether the Engine maps a container's uids to others of the host.
   package var engineRemapsUsers: Bool?
 

@@ -3,7 +3,7 @@ internal import Model
 /// Every key of a policy file. The order is that of the canonical document; what others depend on is read first.
 let fieldTable: [Field] =
   identityFields + runFields + limitFields + lifecycleFields + updateFields + healthFields + networkFields + fileFields
-  + secretFields
+  + secretFields + deviceFields
   + rightsFields
   + laterFields
 

@@ -171,12 +171,17 @@ private func longVolume(_ node: Written, _ draft: inout Draft) -> Mount? {
     if source.hasPrefix("~") {
       draft.findings.error(node["source"] ?? node, "\(source.quoted) starts with '~'", hint: "write the whole path")
     }
-    if let owner = node["owner"], owner.text == "app" {
-      draft.findings.error(
-        owner, "owner: app is not supported yet", hint: "mapping the files' owner comes later; keep works")
-    }
-    return Mount(
+    var mount = Mount(
       target: target, kind: .bind(source: absolutePath(source, in: draft.policy.baseFolder)), readOnly: readOnly)
+    if let owner = node["owner"], owner.text == "app" {
+      mount.mapsOwner = true
+      if draft.policy.user == .image {
+        draft.findings.error(
+          owner, "owner: app needs to know who the app is, which user: image leaves to the image",
+          hint: "write user: auto, or its numbers")
+      }
+    }
+    return mount
   case "memory", "tmpfs":
     if let source = node["source"] { draft.findings.error(source, "memory has no source") }
     let sizeNode = node["size"] ?? node["tmpfs"]?["size"]
@@ -246,6 +251,7 @@ func octal(_ mode: UInt32) -> String { "0" + String(mode, radix: 8) }
       case .bind(let source):
         return .object([
           "type": "bind", "source": .string(source), "target": .string(mount.target), "read_only": readOnly,
+          "owner": mount.mapsOwner ? "app" : nil,
         ])
       case .memory(let size, let mode):
         return .object([

@@ -3,7 +3,6 @@ internal import Model
 /// Keys whose feature is not built: known, checked for their shape, and refused with the reason.
 let laterFields: [Field] = [
   Field(later: "hosted", "stdin and stdout carry JSON-RPC", .boolean, "apps' calls", harmless: ["false"]),
-  Field(later: "devices", "Devices that config.yaml lists for this app", .list(.text()), "devices"),
   Field(
     later: "disk", "How much the app's data may take",
     .object([

@@ -64,7 +64,8 @@ extension Score {
     self.init(layers: [
       Self.sandbox(policy), Self.user(policy), Self.userNamespace(policy), Self.capabilities(policy),
       Self.newPrivileges(policy), Self.seccomp(policy), Self.landlock(policy), Self.appArmor(policy),
-      Self.root(policy), Self.mounts(policy), Self.secrets(policy), Self.groups(policy), Self.network(policy),
+      Self.root(policy), Self.mounts(policy), Self.devices(policy), Self.secrets(policy), Self.groups(policy),
+      Self.network(policy),
       Self.ports(policy), Self.memory(policy), Self.processes(policy), Self.time(policy), Self.outOfMemory(policy),
       Self.enforcement(policy),
     ])
@@ -156,6 +157,13 @@ extension Score {
       }
     }
     return Layer("host files", 2, exposure, words.isEmpty ? "none of the host's" : words.joined(separator: "; "))
+  }
+
+  private static func devices(_ policy: Policy) -> Layer {
+    let devices = policy.devices
+    return Layer(
+      "devices", 1, Double(devices.count) * 0.4,
+      devices.isEmpty ? "none of the host's" : devices.map { "\($0.source) (\($0.access))" }.joined(separator: ", "))
   }
 
   private static func secrets(_ policy: Policy) -> Layer {

@@ -1,5 +1,4 @@
 internal import Cgroups
-internal import FileSystems
 internal import Glibc
 internal import Linux
 package import Model
@@ -30,7 +29,7 @@ extension NativeHost {
       found[instance] = adoption
     }
     let waiting = found.filter { if case .created = $0.value { true } else { false } }
-    SecretDelivery.sweep(layout, .native, keeping: Set(waiting.keys.map { Self.runName($0) }))
+    takeBackOthers(than: Set(waiting.keys.map { Self.runName($0) }))
     return (found, try await sweep(known.map(\.instance)))
   }
 

@@ -1,5 +1,4 @@
 internal import Cgroups
-internal import FileSystems
 internal import Glibc
 internal import Linux
 package import Model
@@ -54,7 +53,7 @@ extension NativeHost {
     await doors?.close(instance)
     await fabric?.release(instance)
     let name = Self.runName(instance)
-    SecretDelivery.takeBack(layout, .native, run: name)
+    takeBack(run: name)
     do throws(SystemFault) {
       try Folder(opening: Self.sockets(layout)).remove("\(name).sock")
       try Folder(opening: Self.outcomes(layout)).remove(name)

@@ -160,6 +160,9 @@ package actor NativeHost: AppHost {
     do throws(SecretProblem) { try SecretDelivery.check(policy, layout) } catch {
       throw HostFailure(.refused, error.description)
     }
+    do throws(DeviceProblem) { try DeviceDelivery.check(policy) } catch {
+      throw HostFailure(.refused, error.description)
+    }
     if policy.enforcement == .strict, policy.preset != .privileged, landlock == 0 {
       throw HostFailure(
         .refused, "this kernel has no Landlock, which a native app is held by",
@@ -210,7 +213,7 @@ package actor NativeHost: AppHost {
     } catch {
       await doors?.close(instance)
       discard(run)
-      secrets(launch).takeBack()
+      takeBack(launch)
       await fabric?.release(instance)
       throw error
     }
@@ -234,8 +237,10 @@ package actor NativeHost: AppHost {
     let policy = launch.policy
     let table: MountTable
     do throws(MountProblem) {
+      // Only root can mount; without it nothing is shown with another owner, which is refused.
       let whole = try MountTable(
-        policy, layout, uidBase: launch.uidBase, engineSockets: engineSockets, secrets: secrets(launch).folder)
+        policy, layout, uidBase: launch.uidBase, engineSockets: engineSockets,
+        pins: OrdinaryUser.isOurs ? nil : pins(launch), pinsMappedOnly: true, secrets: secrets(launch).folder)
       table = OrdinaryUser.isOurs ? OrdinaryUser.withoutOwnFolders(whole) : whole
       try table.prepareSources()
     } catch { throw HostFailure(.refused, error.description) }
@@ -254,11 +259,13 @@ package actor NativeHost: AppHost {
     let walls = try walls(policy)
     let image = try imageRoot(launch)
     do {
+      let devices = devices(launch)
+      try run.group.allow(devices: devices.deliver())
       var plan = try LaunchPlan(
         launch, table, membership, places, walls, network.map(Self.names), image: image?.root,
-        imageVolumes: image?.volumes ?? [])
+        imageVolumes: image?.volumes ?? [], devices: devices.folder)
       plan.links = network.map { Self.links($0, policy) } ?? []
-      if !policy.allSecrets.isEmpty { try deliver(secrets(launch), to: &plan) }
+      if !policy.allSecrets.isEmpty { try Self.deliver(secrets(launch), to: &plan) }
       // What a policy names cannot lie in these: its mount table was refused if it did.
       plan.ownFolders = [layout.state, layout.run, "/usr", "/dev"]
       if OrdinaryUser.isOurs { OrdinaryUser.place(&plan) }
@@ -267,21 +274,9 @@ package actor NativeHost: AppHost {
       throw HostFailure(.refused, problem.description)
     } catch let problem as SecretProblem {
       throw HostFailure(.refused, problem.description)
+    } catch let problem as DeviceProblem {
+      throw HostFailure(.refused, problem.description)
     } catch { throw HostFailure(.failed, "\(error)") }
-  }
-
-  /// The app's secrets as this start of it gets them.
-  func secrets(_ launch: Launch) -> SecretDelivery {
-    SecretDelivery(
-      layout, launch.policy, .native, run: "\(launch.policy.id).\(launch.generation)", uidBase: launch.uidBase)
-  }
-
-  /// Files for the shim to bind, and variables.
-  private func deliver(_ secrets: SecretDelivery, to plan: inout LaunchPlan) throws(SecretProblem) {
-    let variables = try secrets.deliver()
-    let names = variables.map { "\($0.name)=" }
-    plan.program.environment.removeAll { entry in names.contains { entry.hasPrefix($0) } }
-    plan.program.environment += variables.map { "\($0.name)=\($0.value)" }
   }
 
   /// Compiled once for all apps that are alike.
@@ -324,7 +319,7 @@ package actor NativeHost: AppHost {
     let launch = try resolved(launch)
     let run = try await startable(instance, launch)
     // The shim has bound them by then, or never will.
-    defer { if launch.policy.hasSecretFiles { secrets(launch).takeBack() } }
+    defer { takeBack(launch) }
     guard run.connection?.send(.go) == true else {
       throw HostFailure(.failed, "the shim of \(instance.app) ended before the app was started")
     }

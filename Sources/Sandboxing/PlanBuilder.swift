@@ -70,10 +70,11 @@ extension LaunchPlan {
   }
 
   /// The plan for one launch. Looks at the host's files (where the program is, what /bin is), changes nothing. `image`: its root, of an
-  /// app whose policy has one, with the folders that the image declares volumes.
+  /// app whose policy has one, with the folders that the image declares volumes. `devices`: where the
+  /// nodes of the policy's devices are.
   package init(
     _ launch: Launch, _ table: MountTable, _ membership: Membership, _ places: Places, _ walls: Walls,
-    _ names: NameSources? = nil, image: ImageRoot? = nil, imageVolumes: [String] = []
+    _ names: NameSources? = nil, image: ImageRoot? = nil, imageVolumes: [String] = [], devices: String? = nil
   ) throws(PlanProblem) {
     let policy = launch.policy
     if let problem = Self.unsupported(policy) { throw problem }
@@ -85,7 +86,7 @@ extension LaunchPlan {
     self.walls = walls
     identity = try Self.identity(of: launch)
     self.image = image
-    try buildRoot(policy, table, place, names, imageVolumes)
+    try buildRoot(policy, table, place, names, imageVolumes, devices: devices)
     program.limits = try Self.resourceLimits(policy)
     program.instead = launch.instead
     streams.input = policy.opensInput
@@ -188,7 +189,8 @@ extension LaunchPlan {
   // MARK: Root and program
 
   private mutating func buildRoot(
-    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ names: NameSources?, _ imageVolumes: [String]
+    _ policy: Policy, _ table: MountTable, _ place: ProgramPlace, _ names: NameSources?, _ imageVolumes: [String],
+    devices: String?
   ) throws(PlanProblem) {
     var builder = RootBuilder()
     let inside: UInt32 =
@@ -210,6 +212,7 @@ extension LaunchPlan {
     builder.addFolder("run")
     if let names, policy.rootfs != nil { builder.addNames(names, over: policy) }
     builder.addKernel(sharedMemory: policy.limits.shmSize ?? .mebibytes(64))
+    if let devices { builder.addDevices(policy.devices, below: devices) }
     if policy.readiness == .notify { builder.addNotifySocket() }
     builder.addMounts(table, owner: inside)
     // After them: the app's own /run would hide it.

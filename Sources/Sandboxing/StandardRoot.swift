@@ -152,6 +152,15 @@ struct RootBuilder {
       path, .bind(source: door, rules: [.readOnly, .noSetuid, .noDevices, .noExecution], folder: true, follow: false))
   }
 
+  /// The app's devices: nodes that were made for it, below `folder`.
+  mutating func addDevices(_ devices: [DeviceGrant], below folder: String) {
+    for (index, device) in devices.enumerated() {
+      let path = String(device.target.dropFirst())
+      addParents(path)
+      add(path, .bind(source: "\(folder)/\(index)", rules: [.noSetuid, .noExecution], folder: false, follow: false))
+    }
+  }
+
   /// The app's mounts, parents before children; `owner` is the app's uid inside.
   mutating func addMounts(_ table: MountTable, owner: UInt32) {
     for entry in table.entries {

@@ -56,7 +56,7 @@ import Testing
     #expect(visible(instance).isEmpty)
     #expect(!instance.run("logs", "other").out.contains(digest(file)))
     for arguments in [
-      ["inspect", "keeper"], ["status", "keeper"], ["policy", "show", instance.policies], ["events", "--no-follow"],
+      ["inspect", "keeper"], ["status", "keeper"], ["policy", "show", instance.policies], ["events"],
       ["config", "--applied", "keeper"], ["explain", "keeper"], ["plan", instance.policies],
       ["status", "keeper", "--format", "json"],
     ] {

@@ -63,12 +63,14 @@ import Testing
   @Test("keys whose feature comes later say so, and an empty one is fine")
   func later() {
     for line in [
-      "devices_allowed: {a: [/dev/x]}", "desktop: {listen: 127.0.0.1:7700}",
+      "desktop: {listen: 127.0.0.1:7700}",
       "desktop: {listen: \"127.0.0.1:1\"}", "packages: {require_signature: true}", "scheduler: {policy: fair}",
     ] {
       #expect(read(line).problems.first?.message.hasSuffix("is not supported yet") == true, "\(line)")
     }
-    #expect(read("devices_allowed: {}").configuration != nil)
+    #expect(read("desktop: {}").configuration != nil)
+    #expect(read("devices_allowed: {a: [/dev/x]}").configuration?.devicesAllowed == ["a": ["/dev/x"]])
+    #expect(read("devices_allowed: {a: [/etc/x]}").configuration == nil)
   }
 
   @Test(

@@ -76,7 +76,6 @@ import Testing
   @Test("a key whose feature comes later is an error that says so, whatever its value")
   func later() {
     let lines = [
-      "devices": "[\"/dev/x\"]",
       "disk": "{data: 2g}", "configs": "[db]", "provides": "[queue/q]",
       "uses": "[queue/q]",
       "pipes": "{p: {from: a, to: b}}", "queues": "{q: {kind: fifo}}", "shm": "{s: {size: 1m}}",

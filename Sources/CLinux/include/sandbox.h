@@ -52,6 +52,11 @@ int cl_new_mount(const char *type, const char *const options[], uint64_t attribu
 // The file system behind a mount becomes read-only for everybody, through fspick(2); `flag` (or NULL) is what it must be told again.
 int cl_seal_file_system(int mount, const char *flag);
 
+// A user namespace that nobody lives in, with these maps (user_namespaces(7)); and mount_setattr(2) with MOUNT_ATTR_IDMAP, which shows
+// a detached mount's files, submounts included, with the ids that it maps theirs to.
+int cl_user_namespace(const char *uid_map, const char *gid_map);
+int cl_map_mount(int mount, int namespace);
+
 // mount(2) of "/" as private, all below included.
 int cl_make_all_private(void);
 
