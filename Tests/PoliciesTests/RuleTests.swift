@@ -165,6 +165,6 @@ import Testing
 
   @Test("what a preset stands for and is not built is listed")
   func listed() throws {
-    #expect(notInForce(try container("ports: [80]")).contains { $0.hasPrefix("permissions") })
+    #expect(notInForce(try container("ports: [80]")).contains { $0.hasPrefix("brokered connections (20)") })
   }
 }
