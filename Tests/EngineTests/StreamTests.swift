@@ -69,8 +69,9 @@ struct StreamTests {
       let before = try residentBytes()
       var streams: [ContainerOutput] = []
       var iterators: [ContainerOutput.Iterator] = []
-      for _ in 0..<4 {
-        let stream = try await engine.containerLogs(id, LogsQuery(follow: true))
+      for number in 0..<4 {
+        // One does not follow: podman ends a followed log a while after the container, read or not.
+        let stream = try await engine.containerLogs(id, LogsQuery(follow: number != 1))
         var iterator = stream.makeAsyncIterator()
         #expect(try await iterator.next() != nil)
         streams.append(stream)
