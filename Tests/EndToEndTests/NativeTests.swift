@@ -24,6 +24,19 @@ import Testing
     #expect(instance.cgroup("hello", ["pids.max"]) == nil)
   }
 
+  @Test("on a host that has been up for a year an app runs and writes as on any other")
+  func longUptime() throws {
+    let instance = try Instance()
+    defer { instance.end() }
+    try instance.write("app", "id: app\nentry: [/bin/sh, -c, 'echo one; sleep 0.2; echo two; exec sleep 1000']\n")
+    let up = instance.run(
+      ["up", "-d", "--wait", "--progress", "quiet", "--engine", "none", instance.policies],
+      prefix: ["unshare", "-T", "--monotonic", "31536000"])
+    #expect(up.code == 0, "\(up.err)")
+    eventually("all it writes is in its log") { instance.run("logs", "app").out == "one\ntwo\n" }
+    #expect(instance.app("app")?["state"] == "running" && instance.app("app")?["restarts"] == 0)
+  }
+
   @Test("exit codes, signals and out of memory are told apart")
   func exits() throws {
     let instance = try Instance()
