@@ -44,6 +44,8 @@ final class World {
       kill(servers.pid, SIGTERM)
       _ = servers.finish(within: 5)
     }
+    // All of them, also those that serve somebody still.
+    Shell.run(["sh", "-c", "ip netns pids \(name) | xargs -r kill -9"])
     if home == nil { ip(["link", "del", "wout"], inside: nil) }
     for namespace in [name, home].compactMap({ $0 }) { Shell.run(["ip", "netns", "del", namespace]) }
     try? FileManager.default.removeItem(atPath: folder)
