@@ -207,7 +207,7 @@ final class Arena {
       // A generation's number aside, which a restart changes, and filters, which are kept by their content.
       names: ((try? FileManager.default.subpathsOfDirectory(atPath: "\(instance.root)/run")) ?? []).filter {
         !$0.hasPrefix("seccomp/") && $0 != "binds"
-      }.map { $0.replacing(/\.[0-9]+\./, with: ".") }.sorted(),
+      }.map { $0.replacing(/\.[0-9]+(?=\.|\/|$)/, with: "") }.sorted(),
       taint: text("/proc/sys/kernel/tainted"))
   }
 
@@ -252,7 +252,10 @@ final class Arena {
     var now = try watched()
     let deadline = Date().addingTimeInterval(30)
     func settled() -> Bool {
-      if isUp { now.names.removeAll { $0.hasPrefix("shims/\(what.lowercased()).") } }
+      if isUp {
+        let own = what.lowercased()
+        now.names.removeAll { $0.hasPrefix("shims/\(own).") || $0 == "apps/\(own)" || $0.hasPrefix("apps/\(own)/") }
+      }
       return now.files <= before.files + 8 && now.threads <= before.threads + 8
         && now.resident <= before.resident + 16 * 1024
         && now.attackers <= before.attackers && now.mounts == before.mounts && now.names == before.names
