@@ -5,16 +5,6 @@ package import Model
 internal import Sandboxing
 internal import Scheduling
 
-extension Adoption {
-  /// Whether it runs, or may.
-  fileprivate var isThere: Bool {
-    switch self {
-    case .created, .running: true
-    case .ended, .gone: false
-    }
-  }
-}
-
 extension NativeHost {
   /// How long a shim has to say what its app does.
   private static let patience = Duration.seconds(5)
@@ -23,11 +13,7 @@ extension NativeHost {
     found: [Instance: Adoption], removed: [String]
   ) {
     var found: [Instance: Adoption] = [:]
-    for (instance, launch) in known {
-      let adoption = try await adopt(instance, launch)
-      if adoption.isThere { try await open(instance, launch.policy) }
-      found[instance] = adoption
-    }
+    for (instance, launch) in known { found[instance] = try await adopt(instance, launch) }
     let waiting = found.filter { if case .created = $0.value { true } else { false } }
     takeBackOthers(than: Set(waiting.keys.map { Self.runName($0) }))
     return (found, try await sweep(known.map(\.instance)))
@@ -54,6 +40,7 @@ extension NativeHost {
     switch await settled(run) {
     case .running(let facts):
       await reassert(run, launch.policy)
+      await reopen(instance, launch.policy, run)
       await adoptNetworks(launch, run)
       return .running(self.facts(facts, launch.policy, run), paused: run.group.isFrozen)
     case .ended(let outcome):
@@ -62,6 +49,7 @@ extension NativeHost {
     case .preparing where run.connection?.isClosed == false:
       // We came before it saw that the daemon that created it is gone: it waits for our `go` as well as for that one's.
       run.isStarted = false
+      await reopen(instance, launch.policy, run)
       await adoptNetworks(launch, run)
       return .created
     case .preparing:
@@ -69,6 +57,11 @@ extension NativeHost {
       runs[instance] = nil
       return await leftover(instance, run, staleSocket: false)
     }
+  }
+
+  /// A disk that is full keeps no app from being taken over: that it cannot ask then is said.
+  private func reopen(_ instance: Instance, _ policy: Policy, _ run: Run) async {
+    do throws(HostFailure) { try await open(instance, policy) } catch { run.missing.append("calls: \(error.message)") }
   }
 
   /// What the shim answers; `preparing` with a closed connection if it went away or took too long.

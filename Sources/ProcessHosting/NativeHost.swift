@@ -358,6 +358,7 @@ package actor NativeHost: AppHost {
     let group = group(instance.app, instance.ownGroup)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) was not created") }
     let run = Run(group, launch.policy.limits)
+    try await open(instance, launch.policy)
     try spawn(instance, launch, run, try await place(launch, run))
     run.isStarted = true
     runs[instance] = run
