@@ -46,19 +46,31 @@ final class Started {
   /// Waits for its end; after `seconds` it is killed, and its code is -2.
   func finish(within seconds: Double) -> Outcome {
     defer { try? FileManager.default.removeItem(atPath: folder) }
+    func text(_ name: String) -> String { (try? String(contentsOfFile: "\(folder)/\(name)", encoding: .utf8)) ?? "" }
     var status: Int32 = 0
     let deadline = Date().addingTimeInterval(seconds)
     while waitpid(pid, &status, WNOHANG) == 0 {
       if Date() > deadline {
+        let processes = Self.processes()
         kill()
         waitpid(pid, &status, 0)
-        return Outcome(code: -2, out: "", err: "timed out: \(arguments)")
+        return Outcome(
+          code: -2, out: text("out"), err: "timed out: \(arguments)\n\(text("err"))\nmeanwhile:\n\(processes)")
       }
       usleep(1000)
     }
-    func text(_ name: String) -> String { (try? String(contentsOfFile: "\(folder)/\(name)", encoding: .utf8)) ?? "" }
     let code = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + status & 0x7F
     return Outcome(code: code, out: text("out"), err: text("err"))
+  }
+}
+
+extension Started {
+  /// What runs on this host, for a test that waited in vain: with what each waits in, and the signals it keeps back.
+  private static func processes() -> String {
+    guard let listing = try? Started(["ps", "-eo", "pid,ppid,stat,wchan:20,blocked,args"], ["PATH": "/usr/bin:/bin"])
+    else { return "" }
+    return listing.finish(within: 5).out.split(separator: "\n").filter { !$0.hasSuffix("]") }
+      .map { String($0.prefix(220)) }.joined(separator: "\n")
   }
 }
 
