@@ -20,15 +20,22 @@ package actor AppInterface: AppDoors {
     }
   }
 
-  private let loop: EventLoop
-  private let store: Store
-  private let log: Logger
+  let loop: EventLoop
+  let store: Store
+  let log: Logger
   /// The instance's folder `run`.
   private let run: String
   private let version: String
   nonisolated let startedAt = Clock.monotonic()
   private var doors: [Instance: Door] = [:]
   private var decisions: [StoredDecision]
+  private var keeper: (any AppKeeper)?
+  /// Questions that wait for a person, by what they are answered by.
+  var prompts: [String: Prompt] = [:]
+  var promptBounds = PromptBounds()
+  var promptWatchers: [UInt64: AsyncStream<PromptNews>.Continuation] = [:]
+  var subscriptions: [UInt64: Subscription] = [:]
+  var nextWaiter: UInt64 = 1
 
   /// `run` is the folder of things that a reboot may take; `decisions` are those of an earlier daemon.
   package init(run: String, version: String, store: Store, decisions: [StoredDecision], log: Logger) throws(SystemFault)
@@ -42,6 +49,9 @@ package actor AppInterface: AppDoors {
   }
 
   deinit { loop.stop() }
+
+  /// From now on apps can be asked about.
+  package func use(_ keeper: any AppKeeper) { self.keeper = keeper }
 
   // MARK: Doors
 
@@ -69,13 +79,13 @@ package actor AppInterface: AppDoors {
   package func change(_ instance: Instance, _ policy: Policy) {
     guard let door = doors[key(instance)] else { return }
     door.caller.policy = policy
-    door.caller.settle(decisions)
+    settle(instance.app)
   }
 
   package func close(_ instance: Instance) async {
     guard let door = doors.removeValue(forKey: key(instance)) else { return }
     await door.server.close()
-    forget(decisions.filter { $0.app == instance.app && $0.generation == instance.generation && $0.kind == .dropped })
+    forget(decisions.filter { $0.app == instance.app && $0.generation == instance.generation && $0.kind.isOfOne })
     // Best effort: what stays is an empty folder in a file system that a reboot empties.
     let name = door.folder.split(separator: "/").dropLast().last.map { String($0) } ?? ""
     _ = try? Tree.remove("apps", name, in: run)
@@ -97,12 +107,18 @@ package actor AppInterface: AppDoors {
     let arguments = try Arguments(call, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
     guard let right = entry.right else { return try entry.body(self, caller, arguments) }
-    let judgement = caller.judge(right, nil, entry.name, Clock.wall())
+    let judgement = caller.judge(
+      right, entry.subject.flatMap { arguments.object[$0]?.stringValue }, entry.name, Clock.wall())
     if let refusal = judgement.refusal {
       if let audit = judgement.audit { write(audit) }
       throw refusal
     }
     guard let audit = judgement.audit else { return try entry.body(self, caller, arguments) }
+    // What only looks need not wait for it.
+    if entry.streams {
+      write(audit)
+      return try entry.body(self, caller, arguments)
+    }
     // What must be written down is, before anything happens.
     return .later { () throws(RPCFailure) in
       do throws(StorageFailure) { try await self.store.commit([.addAudit(audit)]) } catch {
@@ -111,6 +127,7 @@ package actor AppInterface: AppDoors {
       switch try await self.go(entry, caller, arguments) {
       case .now(let result): return result
       case .later(let body): return try await body()
+      case .stream: throw RPCFailure(.fault, "\(entry.name) is not among the calls that go on telling")
       }
     }
   }
@@ -121,7 +138,7 @@ package actor AppInterface: AppDoors {
 
   private nonisolated func write(_ audit: StoredAudit) {
     log.notice(
-      "call.denied",
+      audit.allowed ? "call.audited" : "call.denied",
       metadata: ["app": "\(audit.app)", "call": "\(audit.call)", "capability": "\(audit.permission)"])
     // Ends with the commit; few a second of one app.
     Task { [store, log] in
@@ -142,28 +159,46 @@ package actor AppInterface: AppDoors {
 
   /// What operators decided beside the policy of an app.
   package func decisions(of app: AppID) -> [StoredDecision] {
-    decisions.filter { $0.app == app && $0.kind != .dropped }
+    decisions.filter { $0.app == app && !$0.kind.isOfOne }
   }
 
   /// An operator's decision, in force at the next call once this returns; nil takes an earlier one back. Throws what cannot be stored.
-  package func decide(_ app: AppID, _ permission: Permission, _ kind: StoredDecision.Kind?) async throws(StorageFailure)
-  {
-    let others = decisions.filter { $0.app != app || $0.permission != permission.description || $0.kind == .dropped }
+  package func decide(
+    _ app: AppID, _ permission: Permission, _ kind: StoredDecision.Kind?, by: String = "operator"
+  ) async throws(StorageFailure) {
+    func isAnother(_ decision: StoredDecision) -> Bool {
+      decision.app != app || decision.permission != permission.description || decision.kind.isOfOne
+    }
     guard let kind else {
       try await store.commit([.removeDecision(app, permission: permission.description)], durable: true)
-      decisions = others
+      decisions = decisions.filter(isAnother)
       return settle(app)
     }
     let decision = StoredDecision(app: app, permission: permission.description, kind: kind)
     // What is taken away is gone at once, whatever the disk says.
     if kind == .revoked {
-      decisions = others + [decision]
+      decisions = decisions.filter(isAnother) + [decision]
       settle(app)
     }
     try await store.commit([.putDecision(decision)], durable: true)
-    decisions =
-      decisions.filter { $0.app != app || $0.permission != permission.description || $0.kind == .dropped } + [decision]
+    decisions = decisions.filter(isAnother) + [decision]
     settle(app)
+    tell(
+      kind == .granted ? "permission.granted" : "permission.denied", app,
+      ["capability": .string(permission.description), "by": .string(by)])
+  }
+
+  /// What was decided for one instance, which may have ended meanwhile.
+  func add(_ decision: StoredDecision) {
+    let isThere = doors.keys.contains { $0.app == decision.app && $0.generation == decision.generation }
+    decisions.append(decision)
+    if isThere { settle(decision.app) } else { forget([decision]) }
+  }
+
+  func tell(_ name: String, _ app: AppID, _ fields: [String: JSONValue]) {
+    guard let keeper else { return }
+    // Ends at once.
+    Task { await keeper.tell(name, app, fields) }
   }
 
   /// The app is gone, and what was decided about it with it.
@@ -172,8 +207,12 @@ package actor AppInterface: AppDoors {
     settle(app)
   }
 
-  private func settle(_ app: AppID) {
-    for door in doors.values where door.caller.instance.app == app { door.caller.settle(decisions) }
+  func settle(_ app: AppID) {
+    for door in doors.values where door.caller.instance.app == app {
+      door.caller.settle(decisions)
+      endRevoked(door.caller)
+    }
+    resettle(app)
   }
 
   func drop(_ permission: Permission, _ caller: Caller) async throws(RPCFailure) -> JSONValue {
@@ -185,7 +224,7 @@ package actor AppInterface: AppDoors {
         throw RPCFailure(.quota, "an app gives up at most 256 permissions one by one", hint: "drop a wider one")
       }
       decisions.append(decision)
-      caller.settle(decisions)
+      settle(caller.instance.app)
       do throws(StorageFailure) { try await store.commit([.putDecision(decision)], durable: true) } catch {
         throw RPCFailure(.fault, "it is given up, but a restart of the supervisor may bring it back: \(error)")
       }
@@ -201,6 +240,15 @@ package actor AppInterface: AppDoors {
   }
 
   // MARK: What calls need
+
+  /// What a call does as it begins, which is on the loop.
+  nonisolated func here<Value: Sendable>(
+    _ body: @Sendable (isolated AppInterface) throws(RPCFailure) -> Value
+  ) throws(RPCFailure) -> Value {
+    try assumeIsolated { interface in
+      Result { () throws(RPCFailure) in try body(interface) }
+    }.get()
+  }
 
   nonisolated func stored<Value: Sendable>(_ body: @Sendable (Store) async throws(StorageFailure) -> Value)
     async throws(RPCFailure) -> Value

@@ -9,6 +9,10 @@ struct Call: Sendable {
   var arguments: [Argument] = []
   /// What the caller needs; nil: nothing.
   var right: Right?
+  /// The argument that says on what the right is needed; nil: on all of it.
+  var subject: String?
+  /// It goes on telling after it was answered.
+  var streams = false
   var summary: String
   var body: @Sendable (AppInterface, Caller, Arguments) throws(RPCFailure) -> RPCAnswer
 
@@ -18,6 +22,8 @@ struct Call: Sendable {
       case number = "integer"
       case object
       case flag = "boolean"
+      /// Of texts, not empty.
+      case list = "array"
     }
     var name: String
     var kind: Kind
@@ -40,6 +46,7 @@ struct Call: Sendable {
         case .number: value.integerValue != nil
         case .object: value.objectValue != nil
         case .flag: value.boolValue != nil
+        case .list: value.arrayValue.map { !$0.isEmpty && $0.allSatisfy { $0.stringValue != nil } } ?? false
         }
       guard isRight else { throw RPCFailure(.invalidParameters, "\(name) must be of type \(kind.rawValue)") }
     }
@@ -48,7 +55,7 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls
+  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

@@ -11,6 +11,8 @@ final class Caller: @unchecked Sendable {
   var policy: Policy
   var rights = RightSet()
   var environment: [String: String]
+  /// What its operator granted for one use each, when it asked.
+  var once: [Permission] = []
   /// Denials that were not written, by call.
   private var unwritten: [String: Int64] = [:]
   /// Denials written in this second.
@@ -41,8 +43,10 @@ final class Caller: @unchecked Sendable {
       case .granted: rights.grant(permission, .operator)
       case .revoked: rights.deny(permission, .operator)
       case .dropped: if decision.generation == instance.generation { rights.deny(permission, .dropped) }
+      case .session: if decision.generation == instance.generation { rights.grant(permission, .session) }
       }
     }
+    for permission in once { rights.grant(permission, .once) }
   }
 
   /// What of a call is to be written down.
@@ -57,6 +61,10 @@ final class Caller: @unchecked Sendable {
     let asked = object.map { "\(right.rawValue):\($0)" } ?? right.rawValue
     switch rights.decide(right, object) {
     case .allowed(let rule):
+      if rule.source == .once {
+        rights.spend(rule)
+        if let place = once.firstIndex(of: rule.permission) { once.remove(at: place) }
+      }
       guard policy.preset == .privileged else { return Judgement() }
       return Judgement(audit: entry(now, call, object, asked, rule.text, true))
     case .denied(let rule):
@@ -72,7 +80,8 @@ final class Caller: @unchecked Sendable {
         case .dropped: "the app gave it up; its next run has it again"
         case .operator: "its operator took it away: `supervisor perm grant \(instance.app) \(asked)`"
         case .policy: "its policy denies it: `deny:\(rule?.permission.description ?? asked)`"
-        case nil: "add \(asked) to `permissions` of its policy, or `supervisor perm grant \(instance.app) \(asked)`"
+        case .session, .once, nil:
+          "add \(asked) to `permissions` of its policy, or `supervisor perm grant \(instance.app) \(asked)`"
         }
       return Judgement(
         audit: audit,

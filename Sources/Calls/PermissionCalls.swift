@@ -19,6 +19,15 @@ let permissionCalls: [Call] = [
     (_, caller, _) throws(RPCFailure) in .now(rules(of: caller.rights))
   },
   Call(
+    name: "perm.request", aliases: ["RequestPermission"],
+    arguments: [.init("capability", .text), .init("reason", .text, required: false)],
+    summary: "ask a person; nobody's answer within 30 s is a no, and what is decided already is answered at once"
+  ) { (interface, caller, arguments) throws(RPCFailure) in
+    let permission = try permission(arguments)
+    let reason = try arguments.text("reason") ?? ""
+    return .later { () throws(RPCFailure) in try await interface.request(permission, reason, caller) }
+  },
+  Call(
     name: "perm.drop", arguments: [.init("capability", .text)],
     summary: "give a right up for the rest of this run; nothing brings it back"
   ) { (interface, caller, arguments) throws(RPCFailure) in

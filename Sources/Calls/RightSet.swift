@@ -10,6 +10,10 @@ package struct RightSet: Sendable {
     case `operator`
     /// It gave the right up itself.
     case dropped
+    /// Its operator, when it asked, for this run.
+    case session
+    /// Its operator, when it asked, for one use.
+    case once
   }
 
   package struct Rule: Sendable, Equatable {
@@ -60,6 +64,12 @@ package struct RightSet: Sendable {
       return .allowed(rule)
     }
     return .denied(nil)
+  }
+
+  /// A grant for one use was used.
+  package mutating func spend(_ rule: Rule) {
+    let index = rule.permission.right.index
+    if let place = grants[index].firstIndex(of: rule) { grants[index].remove(at: place) }
   }
 
   /// All rules, for people.

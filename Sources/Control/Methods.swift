@@ -317,6 +317,14 @@ package struct ControlService: RPCService {
       summary: "take back what was granted or revoked: its policy decides again"
     ) { (service, _, arguments) throws(RPCFailure) in try await service.decide(nil, arguments) },
     Method(
+      name: "perm.watch", role: .operator, arguments: ["follow"], streams: true,
+      summary: "what apps ask a person for; items are questions, and with follow what becomes of each"
+    ) { (service, call, arguments) throws(RPCFailure) in try await service.watchPrompts(call, arguments) },
+    Method(
+      name: "perm.answer", role: .owner, arguments: ["request", "answer"], streams: false,
+      summary: "answer an app's question: once, session, always or never", recordsItself: true
+    ) { (service, _, arguments) throws(RPCFailure) in try await service.answer(arguments) },
+    Method(
       name: "perm.audit", role: .operator, arguments: ["app", "limit"], streams: false,
       summary: "calls of an app that were judged, newest first: what was denied, and all that privileged apps ask"
     ) { (service, _, arguments) throws(RPCFailure) in try await service.judged(arguments) },

@@ -5,13 +5,17 @@ package struct Arguments: Sendable {
   package let object: JSONObject
 
   package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
-    switch call.parameters {
+    try self.init(call.method, call.parameters, known)
+  }
+
+  package init(_ method: String, _ parameters: JSONValue, _ known: [String]) throws(RPCFailure) {
+    switch parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")
     }
     for key in object.keys where !known.contains(key) {
       throw RPCFailure(
-        .invalidParameters, "\(call.method) has no argument '\(key)'",
+        .invalidParameters, "\(method) has no argument '\(key)'",
         hint: "it takes: \(known.joined(separator: ", "))")
     }
   }

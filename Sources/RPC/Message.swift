@@ -57,7 +57,7 @@ package struct RPCFailure: Error, Sendable, Equatable {
   /// What to do about it, if the answer says so.
   package var hint: String? { data?["hint"]?.stringValue }
 
-  var json: JSONValue { .object(["code": .integer(code), "message": .string(message), "data": data]) }
+  package var json: JSONValue { .object(["code": .integer(code), "message": .string(message), "data": data]) }
 }
 
 extension Dictionary where Key == String, Value == JSONValue {
@@ -122,6 +122,10 @@ enum Outgoing {
   /// One item of the stream that the request `id` opened.
   static func item(_ id: RPCID, _ value: JSONValue) -> JSONValue {
     .object(["jsonrpc": "2.0", "method": "$/item", "params": .object(["id": id.json, "item": value])])
+  }
+
+  static func notice(_ method: String, _ parameters: JSONValue) -> JSONValue {
+    .object(["jsonrpc": "2.0", "method": .string(method), "params": parameters])
   }
 
   static func request(_ id: Int64, _ method: String, _ parameters: JSONValue) -> JSONValue {

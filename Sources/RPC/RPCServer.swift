@@ -26,6 +26,8 @@ package enum RPCAnswer: Sendable {
   case now(JSONValue)
   /// By a task of its own, which is cancelled when the peer cancels the call or goes away.
   case later(@Sendable () async throws(RPCFailure) -> JSONValue)
+  /// At once; what the body has to tell from then on follows, by a task of its own that is cancelled when the peer goes away.
+  case stream(JSONValue, @Sendable (RPCNotices) async -> Void)
 }
 
 /// What a server serves.
@@ -58,6 +60,9 @@ package actor RPCServer {
     var tasks: [RPCID: Task<Void, Never>] = [:]
     var running = 0
     var waiting: [CheckedContinuation<Void, Never>] = []
+    /// What goes on to tell the peer something, and those of it that wait until it has read.
+    var streams: [UInt64: Task<Void, Never>] = [:]
+    var patient: [CheckedContinuation<Void, Never>] = []
     /// What was passed, with the place in the stream of the last byte it came with.
     var passed: [(place: Int, descriptors: [SharedDescriptor])] = []
     var deadline: EventLoop.TimerID?
@@ -88,6 +93,7 @@ package actor RPCServer {
   var held: Set<UInt32> = []
   private(set) var connections: [UInt64: Connection] = [:]
   private var nextConnection: UInt64 = 1
+  var nextStream: UInt64 = 1
   private var accepting = false
   /// Waits for the last connection to be gone.
   private var emptied: CheckedContinuation<Void, Never>?
@@ -133,6 +139,7 @@ package actor RPCServer {
   private func closeSoon(_ id: UInt64, _ connection: Connection) {
     connection.closing = true
     for task in connection.tasks.values { task.cancel() }
+    for stream in connection.streams.values { stream.cancel() }
     flush(id)
   }
 
@@ -349,6 +356,9 @@ package actor RPCServer {
       switch try service.begin(call) {
       case .now(let result): return .answered(call.id.map { Outgoing.result($0, result) })
       case .later(let body): return .later(call, body)
+      case .stream(let result, let body):
+        open(body, on: call.connection)
+        return .answered(call.id.map { Outgoing.result($0, result) })
       }
     } catch { return .answered(call.id.map { Outgoing.failure($0, error) }) }
   }
@@ -397,7 +407,7 @@ package actor RPCServer {
     }
   }
 
-  private func write(_ message: JSONValue, _ id: UInt64) {
+  func write(_ message: JSONValue, _ id: UInt64) {
     guard let connection = connections[id] else { return }
     var payload: [UInt8] = []
     message.write(to: &payload)
@@ -436,6 +446,7 @@ package actor RPCServer {
       connection.waiting = []
       for continuation in waiting { continuation.resume() }
     }
+    if connection.unsent <= Self.noticeWater { wakePatient(connection) }
     updateWriteDeadline(id, connection, progress: progress)
     updateInterest(id, connection)
   }
@@ -462,8 +473,10 @@ package actor RPCServer {
     if let timer = connection.deadline { loop.cancel(timer) }
     if let timer = connection.writeDeadline { loop.cancel(timer) }
     for task in connection.tasks.values { task.cancel() }
+    for stream in connection.streams.values { stream.cancel() }
     for continuation in connection.waiting { continuation.resume() }
     connection.waiting = []
+    wakePatient(connection)
     if let user = connection.quotaUser { goOn(user) }
     if connections.isEmpty {
       emptied?.resume()

@@ -156,6 +156,11 @@ package struct StoredDecision: Sendable, Equatable {
     case revoked
     /// The instance `generation` gave it up.
     case dropped
+    /// Its operator granted it to the instance `generation` alone.
+    case session
+
+    /// It ends with the instance it is about.
+    package var isOfOne: Bool { self == .dropped || self == .session }
   }
   package var app: AppID
   /// As `Permission` writes it.
@@ -237,7 +242,7 @@ package enum StorageChange: Sendable {
   /// What an app's operator, or the app itself, decided about a permission beside its policy; in place of an earlier decision.
   case putDecision(StoredDecision)
   case removeDecision(AppID, permission: String)
-  /// What an instance gave up goes with it.
+  /// What was decided for one instance goes with it.
   case removeDropped(AppID, generation: UInt64)
   case addAudit(StoredAudit)
   /// Gives back an app's id range: its data is gone, and so is what it kept in its store.

@@ -186,6 +186,9 @@ package actor Supervisor {
     return .addEvent(event)
   }
 
+  /// Tells of an app what another part of the daemon saw.
+  package func note(_ name: String, _ app: AppID, _ fields: [String: JSONValue]) { save([tell(name, app, fields)]) }
+
   /// Of a generation beside what the app is, it is told which.
   func tell(_ name: String, _ seat: Seat, _ fields: [String: JSONValue]) -> StorageChange {
     var fields = fields

@@ -23,6 +23,7 @@ struct Composition {
   let store: Store
   let snapshot: StorageSnapshot
   let supervisor: Supervisor
+  let interface: AppInterface
   let server: RPCServer
   let standing: Standing
   let reload: Reload
@@ -85,6 +86,7 @@ struct Composition {
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
           engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop),
           doors: interface))
+      await interface.use(KnownApps(supervisor: supervisor))
       let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
       let reload = Reload(configuration, folders, environment, supervisor, standing, log)
       let (reloads, requestReload) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
@@ -108,7 +110,8 @@ struct Composition {
         service: service,
         quota: PeerQuota { [own = geteuid()] in $0.uid != 0 && $0.uid != own })
       return Composition(
-        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, server: server,
+        layout: layout, store: store, snapshot: snapshot, supervisor: supervisor, interface: interface,
+        server: server,
         standing: standing, reload: reload, log: log, fabric: fabric,
         metrics: Metrics.make(configuration, folders, supervisor, on: loop, log), end: end, requestEnd: requestEnd,
         reloads: reloads, requestReload: requestReload, loop: loop)
@@ -238,6 +241,8 @@ struct Composition {
     watch(interrupts)
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await supervisor.followHosts() }
+      let events = await supervisor.observe()
+      group.addTask { for await event in events { await interface.publish(event) } }
       await supervisor.recover(
         snapshot, bootID: BootID.read(), rules: standing.rules, read: readStored, readInstance: readInstance)
       group.addTask { await supervisor.takeOver() }

@@ -5,6 +5,9 @@
     with Supervisor() as supervisor:
         print(supervisor.call("sys.info"))
         supervisor.call("store.set", key="seen", value="yes")
+        if supervisor.request("events", "to follow the database"):
+            for event in supervisor.events("app.*"):
+                print(event["app"], event["event"], event.get("missed", 0))
 
 `supervisor calls` prints every call with its arguments and the permission it needs. An instance may be used by many threads at
 once; answers find their callers. After a restart of the supervisor the next call connects anew; a call that was under way then
@@ -13,11 +16,12 @@ raises `Closed`, because nobody knows whether it was carried out.
 
 import json
 import os
+import queue
 import socket
 import threading
 
 __all__ = [
-    "Supervisor", "SupervisorError", "Denied", "NotFound", "QuotaReached", "TooLarge", "RateReached", "Conflict",
+    "Supervisor", "Events", "SupervisorError", "Denied", "NotFound", "QuotaReached", "TooLarge", "RateReached", "Conflict",
     "TimedOut", "Revoked", "Closed", "Unsupported",
 ]
 
@@ -92,10 +96,59 @@ class Unsupported(SupervisorError):
 _KINDS = {kind.code: kind for kind in SupervisorError.__subclasses__()}
 
 
+def _failure(error):
+    return _KINDS.get(error["code"], SupervisorError)(error["message"], error["code"], error.get("data"))
+
+
 class _Waiting:
     def __init__(self):
         self.done = threading.Event()
         self.answer = None
+        self.events = None
+
+
+class Events:
+    """What `Supervisor.events` was asked for, as it happens; use it in a `for`. `Revoked` is raised when the right to it is gone,
+    `Closed` when the connection is: nobody knows then what was missed."""
+
+    def __init__(self, supervisor, names):
+        self._supervisor = supervisor
+        self._queue = queue.SimpleQueue()
+        self._number = supervisor._make("event.subscribe", {"names": list(names)}, None, self._queue)["subscription"]
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.next()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def next(self, timeout=None):
+        """The next event; `TimedOut` after so many seconds without one."""
+        try:
+            event = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            raise TimedOut(f"nothing happened within {timeout} s") from None
+        if event is None:
+            self._queue.put(None)
+            raise Closed("the supervisor went away")
+        if "error" in event:
+            self._queue.put(event)
+            raise _failure(event["error"])
+        return event
+
+    def close(self):
+        """Ends it; fine if it has ended."""
+        try:
+            self._supervisor.call("event.unsubscribe", subscription=self._number)
+        except (NotFound, Closed):
+            pass  # It had ended.
+        self._supervisor._forget(self._number)
 
 
 class Supervisor:
@@ -106,6 +159,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._socket = None
         self._waiting = {}
+        self._events = {}
         self._next = 1
 
     def __enter__(self):
@@ -121,7 +175,23 @@ class Supervisor:
 
     def call(self, method, /, timeout=None, **arguments):
         """Makes one call and returns its result. `timeout` in seconds: after it the call is cancelled and `TimedOut` raised."""
+        return self._make(method, arguments, timeout, None)
+
+    def request(self, capability, reason=""):
+        """Asks a person for a permission, unless it is decided already; True: it is granted. Without an answer it takes 30 s."""
+        return self.call("perm.request", capability=capability, reason=reason)["granted"]
+
+    def events(self, *names):
+        """What happens from now on to this app and those it may inspect, by name (`app.exited`) or `app.*`."""
+        return Events(self, names)
+
+    def _forget(self, subscription):
+        with self._lock:
+            self._events.pop(subscription, None)
+
+    def _make(self, method, arguments, timeout, events):
         waiting = _Waiting()
+        waiting.events = events
         with self._lock:
             connection = self._connect()
             number, self._next = self._next, self._next + 1
@@ -136,8 +206,7 @@ class Supervisor:
             raise Closed(f"the supervisor went away before {method} was answered")
         error = waiting.answer.get("error")
         if error is not None:
-            kind = _KINDS.get(error["code"], SupervisorError)
-            raise kind(error["message"], error["code"], error.get("data"))
+            raise _failure(error)
         return waiting.answer.get("result")
 
     def _connect(self):
@@ -183,7 +252,16 @@ class Supervisor:
     def _hear(self, connection, message):
         for answer in message if isinstance(message, list) else [message]:
             with self._lock:
-                waiting = self._waiting.pop(answer.get("id"), None) if self._socket is connection else None
+                if self._socket is not connection:
+                    return
+                if answer.get("method") == "event":
+                    events = self._events.get(answer["params"]["subscription"])
+                    if events is not None:
+                        events.put(answer["params"])
+                    continue
+                waiting = self._waiting.pop(answer.get("id"), None)
+                if waiting is not None and waiting.events is not None and "result" in answer:
+                    self._events[answer["result"]["subscription"]] = waiting.events
             if waiting is not None:
                 waiting.answer = answer
                 waiting.done.set()
@@ -201,3 +279,6 @@ class Supervisor:
         lost, self._waiting = self._waiting, {}
         for waiting in lost.values():
             waiting.done.set()
+        ended, self._events = self._events, {}
+        for events in ended.values():
+            events.put(None)

@@ -8,11 +8,13 @@ struct PermissionGroup: ParsableCommand {
     commandName: "perm", abstract: "What apps may ask of the supervisor: look, grant, revoke.",
     discussion: """
       A permission is AREA.VERB[:SCOPE], as `log` or `fs.read:/data/**`. What an app's policy and its preset grant can be widened by \
-      `grant` and narrowed by `revoke`, for all its runs, at once and until `reset`; a denial wins over any grant. \
+      `grant` and narrowed by `revoke`, for all its runs, at once and until `reset`; a denial wins over any grant. An app may ask \
+      for more while it runs: `watch` shows that and takes answers. \
       `supervisor calls` prints what each call needs.
       """,
     subcommands: [
-      PermissionList.self, PermissionGrant.self, PermissionRevoke.self, PermissionReset.self, PermissionAudit.self,
+      PermissionList.self, PermissionGrant.self, PermissionRevoke.self, PermissionReset.self, PermissionWatch.self,
+      PermissionAnswer.self, PermissionAudit.self,
     ])
 }
 
