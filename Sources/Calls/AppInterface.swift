@@ -29,7 +29,9 @@ package actor AppInterface: AppDoors {
   nonisolated let startedAt = Clock.monotonic()
   private var doors: [Instance: Door] = [:]
   private var decisions: [StoredDecision]
-  private var keeper: (any AppKeeper)?
+  private(set) var keeper: (any AppKeeper)?
+  /// Apps that were launched by others, and end with them.
+  var children: [AppID: Parent]
   /// Questions that wait for a person, by what they are answered by.
   var prompts: [String: Prompt] = [:]
   var promptBounds = PromptBounds()
@@ -37,9 +39,11 @@ package actor AppInterface: AppDoors {
   var subscriptions: [UInt64: Subscription] = [:]
   var nextWaiter: UInt64 = 1
 
-  /// `run` is the folder of things that a reboot may take; `decisions` are those of an earlier daemon.
-  package init(run: String, version: String, store: Store, decisions: [StoredDecision], log: Logger) throws(SystemFault)
-  {
+  /// `run` is the folder of things that a reboot may take; `decisions` and `parents` are those of an earlier daemon.
+  package init(
+    run: String, version: String, store: Store, decisions: [StoredDecision], parents: [AppID: String], log: Logger
+  ) throws(SystemFault) {
+    children = parents.compactMapValues { Parent($0) }
     loop = try EventLoop(name: "apps")
     self.run = run
     self.version = version
@@ -57,7 +61,7 @@ package actor AppInterface: AppDoors {
 
   package func open(_ instance: Instance, _ policy: Policy, folder: String, cgroup: String) async throws(HostFailure) {
     if let old = doors.removeValue(forKey: key(instance)) { await old.server.close() }
-    let caller = Caller(instance, policy)
+    let caller = Caller(instance, policy, cgroup: cgroup)
     caller.settle(decisions)
     var quota = PeerQuota(forAll: 16)
     quota.descriptors = 0
@@ -83,6 +87,7 @@ package actor AppInterface: AppDoors {
   }
 
   package func close(_ instance: Instance) async {
+    endChildren(of: Parent(app: instance.app, generation: instance.generation))
     guard let door = doors.removeValue(forKey: key(instance)) else { return }
     await door.server.close()
     forget(decisions.filter { $0.app == instance.app && $0.generation == instance.generation && $0.kind.isOfOne })
@@ -90,6 +95,13 @@ package actor AppInterface: AppDoors {
     let name = door.folder.split(separator: "/").dropLast().last.map { String($0) } ?? ""
     _ = try? Tree.remove("apps", name, in: run)
   }
+
+  func hasDoor(_ parent: Parent) -> Bool {
+    doors.keys.contains { $0.app == parent.app && $0.generation == parent.generation }
+  }
+
+  /// Whether its run goes on, as far as this knows.
+  func isOpen(_ caller: Caller) -> Bool { doors[key(caller.instance)]?.caller === caller }
 
   /// A container's handle is known only after its door was opened.
   private func key(_ instance: Instance) -> Instance {
@@ -106,9 +118,11 @@ package actor AppInterface: AppDoors {
     }
     let arguments = try Arguments(call, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
-    guard let right = entry.right else { return try entry.body(self, caller, arguments) }
-    let judgement = caller.judge(
-      right, entry.subject.flatMap { arguments.object[$0]?.stringValue }, entry.name, Clock.wall())
+    let subject = entry.subject.flatMap { arguments.object[$0]?.stringValue }
+    // An app may look at itself.
+    let isOwn = entry.right == .inspectApp && subject == caller.instance.app.name
+    guard let right = entry.right, !isOwn else { return try entry.body(self, caller, arguments) }
+    let judgement = caller.judge(right, subject, entry.name, Clock.wall())
     if let refusal = judgement.refusal {
       if let audit = judgement.audit { write(audit) }
       throw refusal
@@ -204,6 +218,7 @@ package actor AppInterface: AppDoors {
   /// The app is gone, and what was decided about it with it.
   package func forget(_ app: AppID) {
     decisions.removeAll { $0.app == app }
+    children[app] = nil
     settle(app)
   }
 

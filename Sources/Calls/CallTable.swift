@@ -55,7 +55,7 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls
+  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

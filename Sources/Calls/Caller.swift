@@ -10,6 +10,8 @@ final class Caller: @unchecked Sendable {
   let instance: Instance
   var policy: Policy
   var rights = RightSet()
+  /// The group its processes are in, relative to a hierarchy's root.
+  let cgroup: String
   var environment: [String: String]
   /// What its operator granted for one use each, when it asked.
   var once: [Permission] = []
@@ -26,8 +28,13 @@ final class Caller: @unchecked Sendable {
   private var writesSecond: Int64 = 0
   static let mostWrites = 50
 
-  init(_ instance: Instance, _ policy: Policy) {
+  private var questions = 0
+  private var questionsSecond: Int64 = 0
+  static let mostAsked = 20
+
+  init(_ instance: Instance, _ policy: Policy, cgroup: String) {
     self.instance = instance
+    self.cgroup = cgroup
     self.policy = policy
     environment = Dictionary(policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }) { $1 }
   }
@@ -118,6 +125,17 @@ final class Caller: @unchecked Sendable {
     }
     writes += 1
     return writes <= Self.mostWrites
+  }
+
+  /// Whether it asks about apps and limits once more now.
+  func mayAskKeeper(_ now: WallTime) -> Bool {
+    let this = now.nanoseconds / 1_000_000_000
+    if this != questionsSecond {
+      questionsSecond = this
+      questions = 0
+    }
+    questions += 1
+    return questions <= Self.mostAsked
   }
 
   /// Whether another line of it is written now.

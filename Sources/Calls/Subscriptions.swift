@@ -157,6 +157,7 @@ extension AppInterface {
   /// Passes on what happened to those who asked for it and may know it.
   package func publish(_ event: Event) {
     guard let app = event.app, eventNames.contains(event.name) else { return }
+    if ["app.exited", "app.oom", "app.failed", "app.removed"].contains(event.name) { endChildren(ofGone: app) }
     for subscription in subscriptions.values where subscription.names.contains(event.name) {
       if mayInspect(subscription.caller, app) { subscription.add(event) }
     }

@@ -134,9 +134,20 @@ func checkNames(_ policy: Policy, _ access: Access) throws(RPCFailure) {
   if case .build(_, _, _, let tag) = policy.image, tag != "appsupervisor/\(policy.id.name):built" {
     names.append(("image that is built", tag))
   }
+  for permission in policy.permissions.granted { try checkReach(permission, of: policy.id, access) }
   for (kind, name) in names where !access.owns(name) {
     throw RPCFailure(
       .denied, "\(policy.id): the \(kind) '\(name)' may be another stack's",
       hint: "one who does not own every stack uses names that begin with her stack's, such as \(policy.stack)-\(name)")
   }
+}
+
+/// What an app may do to apps of stacks that may be another's.
+func checkReach(_ permission: Permission, of app: AppID, _ access: Access) throws(RPCFailure) {
+  guard permission.right.scope == .app, access.everywhere.map({ $0 < .owner }) ?? true,
+    !access.owns(permission.scope ?? "*")
+  else { return }
+  throw RPCFailure(
+    .denied, "\(app): \(permission) reaches apps that may be another stack's",
+    hint: "one who does not own every stack narrows it to names that begin with her stack's")
 }

@@ -34,6 +34,7 @@ extension ControlService {
     do throws(Permission.Problem) { permission = try Permission(parsing: text) } catch {
       throw RPCFailure(.invalidParameters, error.message, hint: error.hint)
     }
+    if kind == .granted { try checkReach(permission, of: app, access) }
     do throws(StorageFailure) { try await interface.decide(app, permission, kind) } catch {
       throw RPCFailure(
         .fault, "the decision could not be stored: \(error)", hint: "free some space where the daemon keeps its state")

@@ -48,7 +48,10 @@ extension ControlService {
     guard let facts = await interface.prompt(id), await visible().contains(where: { $0.id == facts.app }) else {
       throw gone
     }
-    do throws(RPCFailure) { _ = try await resolve([facts.app.name]) } catch {
+    do throws(RPCFailure) {
+      _ = try await resolve([facts.app.name])
+      if answer != .never { try checkReach(facts.permission, of: facts.app, access) }
+    } catch {
       if error.code == RPCFailure.Code.denied.rawValue { await recordDenied("perm.answer", [facts.app.name], error) }
       throw error
     }

@@ -245,6 +245,8 @@ package enum StorageChange: Sendable {
   /// What was decided for one instance goes with it.
   case removeDropped(AppID, generation: UInt64)
   case addAudit(StoredAudit)
+  /// The run that launched the app, in words of who asks for it; nil: none did.
+  case setParent(AppID, String?)
   /// Gives back an app's id range: its data is gone, and so is what it kept in its store.
   case releaseIDs(AppID)
 }
@@ -259,6 +261,7 @@ package struct StorageSnapshot: Sendable {
   package var lastRuns: [AppID: UInt64] = [:]
   package var overrides: [AppID: [StoredOverride]] = [:]
   package var decisions: [StoredDecision] = []
+  package var parents: [AppID: String] = [:]
   /// Id ranges of apps whose data is kept though the app is gone.
   package var idSlots: [AppID: UInt32] = [:]
   package var lastCursor: Int64 = 0

@@ -116,7 +116,7 @@ enum Schema {
         database, "UPDATE instance SET canonical = ? WHERE app = ? AND generation = ?",
         [canonical, id.name, Int64(generation)])
     case .removeApp(let id):
-      try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"])
+      try run(database, "DELETE FROM value WHERE key IN (?, ?)", ["due.\(id)", "parent.\(id)"])
       try run(database, "DELETE FROM decision WHERE app = ?", [id.name])
       try run(database, "DELETE FROM override WHERE app = ?", [id.name])
       try run(database, "DELETE FROM app WHERE id = ?", [id.name])
@@ -157,6 +157,9 @@ enum Schema {
       guard let time else { return try run(database, "DELETE FROM value WHERE key = ?", ["due.\(id)"]) }
       try run(
         database, "INSERT OR REPLACE INTO value (key, value) VALUES (?, ?)", ["due.\(id)", "\(time.nanoseconds)"])
+    case .setParent(let id, let parent):
+      guard let parent else { return try run(database, "DELETE FROM value WHERE key = ?", ["parent.\(id)"]) }
+      try run(database, "INSERT OR REPLACE INTO value (key, value) VALUES (?, ?)", ["parent.\(id)", parent])
     case .putRest(let rest): try put(rest, database)
     case .addEvent(let event):
       var fields = JSONObject()
@@ -252,6 +255,9 @@ enum Schema {
   static func snapshot(_ database: Database, _ path: String) throws -> StorageSnapshot {
     var snapshot = StorageSnapshot()
     for row in try Row.fetchAll(database, sql: "SELECT * FROM value") { snapshot.values[row["key"]] = row["value"] }
+    for (key, value) in snapshot.values where key.hasPrefix("parent.") {
+      snapshot.parents[try id(String(key.dropFirst(7)), path)] = value
+    }
     for row in try Row.fetchAll(database, sql: "SELECT * FROM id_slot") {
       snapshot.idSlots[try id(row["app"], path)] = UInt32(row["slot"] as Int64)
     }

@@ -303,6 +303,15 @@ extension Supervisor {
     }
   }
 
+  /// Kills every process of a running instance, whose run then counts as ended with `code`.
+  package func end(_ instance: Instance, code: Int32) async throws(OperationFailure) {
+    guard let seat = seat(of: instance), let record = self[seat], let host = setup.hosts[record.runtime],
+      let present = record.life.stage.instance, record.life.stage.facts != nil
+    else { throw .notRunning(instance.app) }
+    self[seat]?.ownEnd = (present, code)
+    do throws(HostFailure) { try await host.kill(present) } catch { throw .host(error) }
+  }
+
   /// Kills what is being stopped at once, without waiting out its grace time.
   package func hurry(_ ids: [AppID]) {
     for id in ids {

@@ -79,6 +79,8 @@ struct AppRecord {
   var visitors: [Visitor] = []
   /// Who debugs it.
   var debugger: Debugger?
+  /// What it said its run ends with, before that was ended.
+  var ownEnd: (instance: Instance, code: Int32)?
 
   /// The policy that the present stage is about: the instance's own, else the applied one.
   var current: Policy { launch?.policy ?? policy }
@@ -330,7 +332,8 @@ package actor Supervisor {
 
   private func take(_ event: HostEvent, from runtime: Runtime) async {
     switch event {
-    case .exited(let instance, let report): if let seat = seat(of: instance) { send(.exited(report), to: seat) }
+    case .exited(let instance, let report):
+      if let seat = seat(of: instance) { send(.exited(settled(report, instance, seat)), to: seat) }
     case .outOfMemory(let instance): if let seat = seat(of: instance) { save([tell("app.oom_kill", seat, [:])]) }
     case .changedOutside(let instance, .paused):
       guard let seat = seat(of: instance) else { return }
@@ -368,6 +371,16 @@ package actor Supervisor {
       await adopt(runtime)
       converge()
     }
+  }
+
+  /// An app that ended itself by a call has ended as it said.
+  private func settled(_ report: ExitReport, _ instance: Instance, _ seat: Seat) -> ExitReport {
+    guard let own = self[seat]?.ownEnd else { return report }
+    self[seat]?.ownEnd = nil
+    guard own.instance.generation == instance.generation, case .signal(9) = report.cause else { return report }
+    var report = report
+    report.cause = .code(own.code)
+    return report
   }
 
   /// Somebody did it beside the supervisor.

@@ -74,7 +74,8 @@ struct Composition {
       let images = try ImageStore(folder: layout.images, program: "/proc/self/exe")
       if let trouble = images.trouble { log.error("images.quarantined", metadata: ["reason": "\(trouble)"]) }
       let interface = try AppInterface(
-        run: folders.run, version: Build.version, store: store, decisions: snapshot.decisions, log: log)
+        run: folders.run, version: Build.version, store: store, decisions: snapshot.decisions,
+        parents: snapshot.parents, log: log)
       let fabric = try NetworkFabric(layout) { name, reason in log.warning("\(name)", metadata: ["reason": "\(reason)"])
       }
       let hosts = try makeHosts(layout, found.endpoint, configuration, engineLoop, interface, fabric, images)
@@ -86,7 +87,7 @@ struct Composition {
           admission: Admission(capacity: HostMemory.capacity(), reserve: configuration.reserve.memory),
           engine: found.endpoint?.socket ?? "", noEngine: found.reason, log: log, alarms: Alarms(on: loop),
           doors: interface))
-      await interface.use(KnownApps(supervisor: supervisor))
+      await interface.use(try KnownApps(supervisor))
       let standing = Standing(rules: rules, authority: Operators.authority(configuration, log))
       let reload = Reload(configuration, folders, environment, supervisor, standing, log)
       let (reloads, requestReload) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
