@@ -111,12 +111,12 @@ package actor AppInterface: AppDoors {
   // MARK: Judging
 
   /// Begins a call that may be made.
-  fileprivate nonisolated func begin(_ call: RPCCall, _ caller: Caller) throws(RPCFailure) -> RPCAnswer {
-    guard let entry = CallTable.named[call.method] else {
+  nonisolated func begin(_ name: String, _ parameters: JSONValue, _ caller: Caller) throws(RPCFailure) -> RPCAnswer {
+    guard let entry = CallTable.named[name] else {
       throw RPCFailure(
-        .unknownMethod, "there is no call '\(call.method.prefix(64))'", hint: "`supervisor calls` prints them all")
+        .unknownMethod, "there is no call '\(name.prefix(64))'", hint: "`supervisor calls` prints them all")
     }
-    let arguments = try Arguments(call, entry.arguments.map(\.name))
+    let arguments = try Arguments(name, parameters, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
     let subject = entry.subject.flatMap { arguments.object[$0]?.stringValue }
     // An app may look at itself.
@@ -319,5 +319,7 @@ private struct CallService: RPCService {
   let interface: AppInterface
   let caller: Caller
 
-  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer { try interface.begin(call, caller) }
+  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
+    try interface.begin(call.method, call.parameters, caller)
+  }
 }

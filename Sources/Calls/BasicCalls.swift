@@ -6,7 +6,7 @@ internal import RPC
 /// log, sys, time, env: what needs nothing but the supervisor itself.
 let basicCalls: [Call] = [
   Call(
-    name: "log.write",
+    name: "log.write", aliases: ["log"],
     arguments: [
       .init("level", .text, required: false), .init("message", .text), .init("fields", .object, required: false),
     ],
@@ -71,7 +71,9 @@ private let mostFields = 16
 private func writeLog(_ interface: AppInterface, _ caller: Caller, _ arguments: Arguments) throws(RPCFailure)
   -> RPCAnswer
 {
-  let level = try arguments.text("level") ?? "info"
+  let given = (try arguments.text("level") ?? "info").lowercased()
+  // As older clients write them.
+  let level = ["warn": "warning", "fatal": "critical"][given] ?? given
   guard ["trace", "debug", "info", "notice", "warning", "error", "critical"].contains(level) else {
     throw RPCFailure(
       .invalidParameters, "there is no level '\(level.prefix(32))'",

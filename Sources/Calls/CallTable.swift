@@ -24,6 +24,8 @@ struct Call: Sendable {
       case flag = "boolean"
       /// Of texts, not empty.
       case list = "array"
+      /// A text or a whole number that is given back.
+      case mark = "string|integer"
     }
     var name: String
     var kind: Kind
@@ -46,6 +48,7 @@ struct Call: Sendable {
         case .number: value.integerValue != nil
         case .object: value.objectValue != nil
         case .flag: value.boolValue != nil
+        case .mark: value.integerValue != nil || value.stringValue.map { $0.utf8.count <= 128 } ?? false
         case .list: value.arrayValue.map { !$0.isEmpty && $0.allSatisfy { $0.stringValue != nil } } ?? false
         }
       guard isRight else { throw RPCFailure(.invalidParameters, "\(name) must be of type \(kind.rawValue)") }
@@ -55,7 +58,7 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls
+  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls + olderCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

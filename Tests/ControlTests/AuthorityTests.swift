@@ -107,10 +107,13 @@ import Testing
   @Test("ids, volumes, networks and images of another stack cannot be taken by their name")
   func foreign() throws {
     try checkNames(policy("image: i\nvolumes: ['shop-data:/d']\nnetworks: [shop_back]\n"), access(1000))
+    try checkNames(policy("image: i\npermissions: ['app.stop:shop-*', events]\n"), access(1000))
     for yaml in [
       "image: i\nvolumes: ['data:/d']\n", "image: i\nnetworks: [back]\n",
       "image: other/web:1\nbuild: ./x\n",
       "image: i\nvolumes: [{type: volume, source: shop-x, target: /x, external: true}]\n",
+      "image: i\npermissions: ['app.stop:db']\n", "image: i\npermissions: [app.inspect]\n",
+      "image: i\npermissions: ['app.launch:*']\n", "image: i\npermissions: ['app.launch:shop*']\n",
     ] {
       let policy = try policy(yaml)
       #expect(throws: (any Error).self, "\(yaml)") { try checkNames(policy, access(1000)) }
