@@ -84,6 +84,8 @@ extension AppInterface {
     return keeper
   }
 
+  func mayReclaim(_ caller: Caller) -> Bool { caller.mayReclaim(Clock.wall()) }
+
   func visible(_ apps: [KnownApp], to caller: Caller) -> [KnownApp] { apps.filter { mayInspect(caller, $0.id) } }
 
   func launch(_ id: AppID, _ caller: Caller, detached: Bool) async throws(RPCFailure) -> JSONValue {

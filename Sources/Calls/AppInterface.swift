@@ -127,6 +127,7 @@ package actor AppInterface: AppDoors {
       if let audit = judgement.audit { write(audit) }
       throw refusal
     }
+    caller.usesOnce = judgement.isOnce
     guard let audit = judgement.audit else { return try entry.body(self, caller, arguments) }
     // What only looks need not wait for it.
     if entry.streams {

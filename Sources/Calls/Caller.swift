@@ -15,6 +15,8 @@ final class Caller: @unchecked Sendable {
   var environment: [String: String]
   /// What its operator granted for one use each, when it asked.
   var once: [Permission] = []
+  /// The call that begins now is such a use.
+  var usesOnce = false
   /// Denials that were not written, by call.
   private var unwritten: [String: Int64] = [:]
   /// Denials written in this second.
@@ -31,6 +33,7 @@ final class Caller: @unchecked Sendable {
   private var questions = 0
   private var questionsSecond: Int64 = 0
   static let mostAsked = 20
+  private var reclaimed: Int64 = 0
 
   init(_ instance: Instance, _ policy: Policy, cgroup: String) {
     self.instance = instance
@@ -59,6 +62,8 @@ final class Caller: @unchecked Sendable {
   /// What of a call is to be written down.
   struct Judgement {
     var audit: StoredAudit?
+    /// What was granted for one use was used.
+    var isOnce = false
     /// Nil: it may go on.
     var refusal: RPCFailure?
   }
@@ -68,12 +73,13 @@ final class Caller: @unchecked Sendable {
     let asked = object.map { "\(right.rawValue):\($0)" } ?? right.rawValue
     switch rights.decide(right, object) {
     case .allowed(let rule):
-      if rule.source == .once {
+      let isOnce = rule.source == .once
+      if isOnce {
         rights.spend(rule)
         if let place = once.firstIndex(of: rule.permission) { once.remove(at: place) }
       }
-      guard policy.preset == .privileged else { return Judgement() }
-      return Judgement(audit: entry(now, call, object, asked, rule.text, true))
+      guard policy.preset == .privileged else { return Judgement(isOnce: isOnce) }
+      return Judgement(audit: entry(now, call, object, asked, rule.text, true), isOnce: isOnce)
     case .denied(let rule):
       var audit: StoredAudit?
       if isWorthWriting(now) {
@@ -125,6 +131,13 @@ final class Caller: @unchecked Sendable {
     }
     writes += 1
     return writes <= Self.mostWrites
+  }
+
+  /// Whether the kernel works for it once more now, which takes CPU time that is not the app's: once a second.
+  func mayReclaim(_ now: WallTime) -> Bool {
+    guard abs(now.nanoseconds - reclaimed) >= 1_000_000_000 else { return false }
+    reclaimed = now.nanoseconds
+    return true
   }
 
   /// Whether it asks about apps and limits once more now.

@@ -33,6 +33,9 @@ let memoryCalls: [Call] = [
     return .later { () throws(RPCFailure) in
       let keeper = try await interface.ask(caller)
       let app = caller.instance.app
+      guard await interface.mayReclaim(caller) else {
+        throw RPCFailure(.rate, "memory is taken back at most once a second", hint: "there is nothing more to be had")
+      }
       let before = await keeper.usage(app)?.memory.count
       try await keeper.reclaim(caller.cgroup, bytes.map { UInt64($0) })
       return .object(["before": .optional(before), "after": .optional(await keeper.usage(app)?.memory.count)])

@@ -38,6 +38,8 @@ final class Subscription: @unchecked Sendable {
   let number: UInt64
   let caller: Caller
   let names: Set<String>
+  /// It is the one use that its right was granted for, and goes on without it.
+  let isOnce: Bool
   private(set) var waiting: [Event] = []
   private(set) var missed: UInt64 = 0
   /// Nothing more comes; the failure is told last.
@@ -46,6 +48,7 @@ final class Subscription: @unchecked Sendable {
 
   init(_ number: UInt64, _ caller: Caller, _ names: Set<String>) {
     self.number = number
+    isOnce = caller.usesOnce
     self.caller = caller
     self.names = names
   }
@@ -163,17 +166,18 @@ extension AppInterface {
     }
   }
 
-  /// Whether an app may see what is told of another; of itself it may.
+  /// Whether an app may see what is told of another; of itself it may. What is granted for one use is for a call.
   func mayInspect(_ caller: Caller, _ app: AppID) -> Bool {
     if caller.instance.app == app { return true }
-    if case .allowed = caller.rights.decide(.inspectApp, app.name) { return true }
+    if case .allowed(let rule) = caller.rights.decide(.inspectApp, app.name) { return rule.source != .once }
     return false
   }
 
   /// What a right that is gone was needed for ends.
   func endRevoked(_ caller: Caller) {
-    guard case .denied = caller.rights.decide(.events) else { return }
-    for subscription in subscriptions.values where subscription.caller === caller {
+    guard case .denied(let rule) = caller.rights.decide(.events) else { return }
+    for subscription in subscriptions.values
+    where subscription.caller === caller && (rule != nil || !subscription.isOnce) {
       subscription.finish(
         .failure(
           RPCFailure(

@@ -45,8 +45,14 @@ import Testing
       #expect(instance.run("perm", "answer", asked["request"]?.stringValue ?? "", "perhaps").code == 2)
       answer(instance, "events", "once")
       #expect(app.answer(number)["result"]?["by"] == "once", "\(app.answer(number).text)")
-      #expect(try app.call("event.subscribe", subscribe)["result"] != nil)
+      let listens = try app.begin("listen", subscribe)
+      #expect(app.answer(listens)["result"] != nil)
       #expect(try app.call("event.subscribe", subscribe)["error"] == -32001)
+      // What it subscribed to with its one use goes on.
+      #expect(instance.run("perm", "grant", "asker", "app.stop:none").code == 0)
+      #expect(instance.run("pause", "asker").code == 0 && instance.run("unpause", "asker").code == 0)
+      eventually("it hears what happens") { app.heard(listens).contains { $0["event"] == "app.unpaused" } }
+      #expect(app.answer(listens)["error"] == nil)
       // For this run: over a restart of the daemon, not into the next run.
       number = try ask(app, "events")
       answer(instance, "events", "session")
@@ -68,7 +74,8 @@ import Testing
       }
       #expect(
         events.map { "\($0["event"]?.stringValue ?? "") \($0["by"]?.stringValue ?? "")" } == [
-          "permission.granted once", "permission.granted session", "permission.granted always",
+          "permission.granted once", "permission.granted operator", "permission.granted session",
+          "permission.granted always",
           "permission.denied never",
         ], "\(events.map(\.text))")
       #expect(instance.run("restart", "asker").code == 0)

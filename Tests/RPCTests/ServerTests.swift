@@ -3,12 +3,30 @@ import Glibc
 import Linux
 import Model
 import RPC
+import Synchronization
 import Testing
 
 /// Echoes, waits, streams: enough to see what the server itself does.
 private struct Echo: RPCService {
+  // Guards: how many notices were taken over for one peer, and how many of their senders have ended.
+  static let most = Mutex(0)
+  static let ended = Mutex(0)
+
   func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
     if call.method == "now" { return .now(call.parameters) }
+    if call.method == "notices" {
+      let said = Mutex(0)
+      return .stream("begun") { notices in
+        // Ends when the peer is gone.
+        do {
+          while true {
+            try await notices.send("notice", .string(String(repeating: "x", count: 1000)))
+            said.withLock { $0 += 1 }
+            Echo.most.withLock { $0 = max($0, said.withLock { $0 }) }
+          }
+        } catch { Echo.ended.withLock { $0 += 1 } }
+      }
+    }
     return .later { () throws(RPCFailure) in try await answer(call) }
   }
 
@@ -300,6 +318,33 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
     }
     #expect(lines.last?.contains(#""id":"a","result":{}"#) == true && lines.last?.contains("-32601") == true)
     await rig.end()
+  }
+
+  @Test("a peer that does not read is told little, keeps its connection, and goes on where it was")
+  func notices() async throws {
+    let rig = try await Rig()
+    let socket = SharedDescriptor(try rig.raw())
+    let first = try await blocking {
+      let own = Descriptor(owning: socket.withRaw { dup($0) })
+      return try exchange(own, #"{"jsonrpc":"2.0","id":1,"method":"notices"}"# + "\n") { $0.contains("notice") }
+    }
+    #expect(first.text.hasPrefix(#"{"jsonrpc":"2.0","id":1,"result":"begun"}"#), "\(first.text.prefix(100))")
+    // Nothing is read now: what the kernel and the server hold does not grow.
+    var before = -1
+    while before != Echo.most.withLock({ $0 }) {
+      before = Echo.most.withLock { $0 }
+      try await Task.sleep(for: .milliseconds(100))
+    }
+    #expect(before < 2000, "\(before) kilobytes are held for one that does not read")
+    let more = try await blocking {
+      let own = Descriptor(owning: socket.withRaw { dup($0) })
+      return try exchange(own, #"{"jsonrpc":"2.0","id":2,"method":"now"}"# + "\n") { $0.contains(#""id":2"#) }
+    }
+    #expect(!more.closed && more.text.contains("notice"))
+    socket.withRaw { raw in _ = shutdown(raw, Int32(SHUT_RDWR)) }
+    await rig.end()
+    for _ in 0..<100 where Echo.ended.withLock({ $0 }) == 0 { try await Task.sleep(for: .milliseconds(20)) }
+    #expect(Echo.ended.withLock { $0 } == 1)
   }
 
   @Test("a peer's supplementary groups are what the kernel says")
