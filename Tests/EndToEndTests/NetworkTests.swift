@@ -211,6 +211,21 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
     }
   }
 
+  @Test("doctor names another firewall that drops what native apps send, and how to let it through")
+  func otherFirewall() throws {
+    let world = try World(apart: true)
+    defer { world.end() }
+    let instance = try Instance()
+    defer { instance.end() }
+    let rules = "table ip guard { chain fwd { type filter hook forward priority 0; policy drop; }; }"
+    let before = instance.run(["doctor"], prefix: world.prefix).out
+    #expect(!before.contains("packet filter of others"), "\(before)")
+    #expect(Shell.run(world.prefix + ["nft", rules]).code == 0)
+    let after = instance.run(["doctor"], prefix: world.prefix).out
+    #expect(after.contains("ip guard fwd drops what it does not know"), "\(after)")
+    #expect(after.contains("nft insert rule ip guard fwd iifname"), "\(after)")
+  }
+
   @Test("an exact host name is resolved by the supervisor, and the app finds it without asking anybody")
   func hostNames() throws {
     let world = try World(apart: true)
