@@ -217,13 +217,13 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
     defer { world.end() }
     let instance = try Instance()
     defer { instance.end() }
-    let rules = "table ip guard { chain fwd { type filter hook forward priority 0; policy drop; }; }"
+    let rules = "add table ip guard; add chain ip guard outward { type filter hook forward priority 0; policy drop; }"
     let before = instance.run(["doctor"], prefix: world.prefix).out
     #expect(!before.contains("packet filter of others"), "\(before)")
     #expect(Shell.run(world.prefix + ["nft", rules]).code == 0)
     let after = instance.run(["doctor"], prefix: world.prefix).out
-    #expect(after.contains("ip guard fwd drops what it does not know"), "\(after)")
-    #expect(after.contains("nft insert rule ip guard fwd iifname"), "\(after)")
+    #expect(after.contains("ip guard outward drops what it does not know"), "\(after)")
+    #expect(after.contains("nft insert rule ip guard outward iifname"), "\(after)")
   }
 
   @Test("an exact host name is resolved by the supervisor, and the app finds it without asking anybody")
