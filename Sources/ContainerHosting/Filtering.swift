@@ -31,7 +31,8 @@ extension ContainerHost {
   /// Why no packet filter holds apps here; nil: one does.
   private func obstacle() async -> HostFailure? {
     guard let fabric = settings.fabric else {
-      return HostFailure(.refused, "only root sets it, and this instance is an ordinary user's", hint: "Use the system's")
+      return HostFailure(
+        .refused, "only root sets it, and this instance is an ordinary user's", hint: "Use the system's")
     }
     return await fabric.obstacle()
   }

@@ -171,7 +171,12 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
       let theft =
         "ip addr flush dev eth0 && ip addr add \(address)/26 dev eth0 && ip route add default via \(address.split(separator: ".").dropLast().joined(separator: ".")).\((Int(address.split(separator: ".").last ?? "0") ?? 0) & 0xC0 | 1) && ip addr show eth0; "
         + Self.ask(World.address, 82) + "; ping -c 1 -W 1 \(World.address)"
-      let taken = thief(theft)
+      var taken = thief(theft)
+      if taken.code == -2 {
+        // One of podman 4.3.1 has hung, now and then, for a cause not found: what is looked at here is the network.
+        Issue.record("an exec hung: \(taken.err)", severity: .warning)
+        taken = thief(theft)
+      }
       #expect(taken.out.contains(address), "it could not even try: \(taken.out) \(taken.err)")
       #expect(world.hits(82).count == 1 && !taken.out.contains("1 packets received"), "\(taken.out)")
       // The victim is not cut off.
