@@ -508,7 +508,7 @@ class Bench:
             return (notes.wait(token, count + 1, timeout=10) - begun) / 1e6
 
         if image:
-            return {"ours": ours, "bwrap": bwrap, "crun": oci("crun"), "docker run": docker_run}
+            return {"ours": ours, "bwrap": bwrap, "runc": oci("runc"), "docker run": docker_run}
         if asked:
             return {"ours": ours, "bwrap": bwrap}
         return {"ours": ours, "bwrap": bwrap, "runc": oci("runc"), "crun": oci("crun"), "docker run": docker_run,
