@@ -60,7 +60,7 @@ package actor RPCServer {
     var tasks: [RPCID: Task<Void, Never>] = [:]
     var running = 0
     var waiting: [CheckedContinuation<Void, Never>] = []
-    /// What goes on to tell the peer something, and those of it that wait until it has read.
+    /// What goes on without an id of its own: streams, batches, notifications; and the streams that wait until the peer has read.
     var streams: [UInt64: Task<Void, Never>] = [:]
     var patient: [CheckedContinuation<Void, Never>] = []
     /// What was passed, with the place in the stream of the last byte it came with.
@@ -294,13 +294,16 @@ package actor RPCServer {
         let user = connection.quotaUser
         connection.running += 1
         charge(user, use)
+        let number = nextStream
+        nextStream += 1
         // Cancelled by $/cancel or when its connection is dropped.
         let task = Task {
           let answer = await Self.outcome(of: call, body)
+          connection.streams[number] = nil
           self.finish(call, answer, id)
           self.credit(user, use)
         }
-        if let request = incoming.id { connection.tasks[request] = task }
+        if let request = incoming.id { connection.tasks[request] = task } else { connection.streams[number] = task }
       }
     }
   }
@@ -322,8 +325,10 @@ package actor RPCServer {
     let user = connection.quotaUser
     connection.running += 1
     charge(user, use)
-    // Ends when its calls do; each sees its connection gone when it sends.
-    Task {
+    let number = nextStream
+    nextStream += 1
+    // Cancelled when its connection is dropped.
+    connection.streams[number] = Task {
       var answers: [JSONValue] = []
       await withTaskGroup(of: (Int, JSONValue?).self) { group in
         for (place, call) in begun.enumerated() {
@@ -338,6 +343,7 @@ package actor RPCServer {
         for await (place, answer) in group { if let answer { placed.append((place, answer)) } }
         answers = placed.sorted { $0.0 < $1.0 }.map(\.1)
       }
+      connection.streams[number] = nil
       self.finishBatch(answers, id)
       self.credit(user, use)
     }

@@ -8,9 +8,11 @@ import Testing
 
 /// Echoes, waits, streams: enough to see what the server itself does.
 private struct Echo: RPCService {
-  // Guards: how many notices were taken over for one peer, and how many of their senders have ended.
+  // Each guards a number: how many notices were taken over for one peer, and how many of their senders have ended.
   static let most = Mutex(0)
   static let ended = Mutex(0)
+  /// Calls of `wait` that were cancelled.
+  static let cancelled = Mutex(0)
 
   func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
     if call.method == "now" { return .now(call.parameters) }
@@ -44,7 +46,10 @@ private struct Echo: RPCService {
     case "groups": return .array(call.peer.groups.map { .integer(Int64($0)) })
     case "uid": return .integer(Int64(call.peer.uid))
     case "wait":
-      do { try await Task.sleep(for: .seconds(60)) } catch { throw RPCFailure(.closed, "cancelled") }
+      do { try await Task.sleep(for: .seconds(60)) } catch {
+        Echo.cancelled.withLock { $0 += 1 }
+        throw RPCFailure(.closed, "cancelled")
+      }
       return .null
     case "count":
       do { for number in 0..<(call.parameters["n"]?.integerValue ?? 0) { try await call.send(.integer(number)) } } catch
@@ -345,6 +350,25 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
     await rig.end()
     for _ in 0..<100 where Echo.ended.withLock({ $0 }) == 0 { try await Task.sleep(for: .milliseconds(20)) }
     #expect(Echo.ended.withLock { $0 } == 1)
+  }
+
+  @Test("whoever leaves takes all calls along, batches and notifications too")
+  func leaving() async throws {
+    let rig = try await Rig()
+    let before = Echo.cancelled.withLock { $0 }
+    let calls = [
+      #"{"jsonrpc":"2.0","id":1,"method":"wait"}"#, #"{"jsonrpc":"2.0","method":"wait"}"#,
+      #"[{"jsonrpc":"2.0","id":2,"method":"wait"},{"jsonrpc":"2.0","method":"wait"}]"#,
+      #"{"jsonrpc":"2.0","id":3,"method":"now"}"#,
+    ]
+    _ = try await blocking {
+      try exchange(try rig.raw(), calls.joined(separator: "\n") + "\n") { $0.contains(#""id":3"#) }
+    }
+    for _ in 0..<100 where Echo.cancelled.withLock({ $0 }) < before + 4 {
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    #expect(Echo.cancelled.withLock { $0 } >= before + 4)
+    await rig.end()
   }
 
   @Test("a peer's supplementary groups are what the kernel says")
