@@ -88,6 +88,11 @@ extension Supervisor {
     return host.logs(id, record.life.stage.instance, query)
   }
 
+  /// Whether an app is between its first instruction and being told to run, in which it may ask for things already.
+  package func isStarting(_ id: AppID) -> Bool {
+    if case .starting = apps[id]?.life.stage { true } else { false }
+  }
+
   /// Whether an app will have more output without anybody's doing: a follower waits for its next instance.
   package func mayRunAgain(_ id: AppID) -> Bool { apps[id].map { !$0.life.isAtRest } ?? false }
 

@@ -45,15 +45,26 @@ struct KnownApps: AppKeeper {
   }
 
   func end(_ instance: Instance, code: Int32) async throws(RPCFailure) {
+    await begun(instance.app)
     do throws(OperationFailure) { try await supervisor.end(instance, code: code) } catch { throw RPCFailure(error) }
   }
 
+  /// An app that asks runs, though its start may not be over: what is known of it then comes in a moment.
+  private func begun(_ app: AppID) async {
+    for _ in 0..<100 where await supervisor.isStarting(app) {
+      // Cancelled: the caller is gone, and hears no answer.
+      do { try await Task.sleep(for: .milliseconds(50)) } catch { return }
+    }
+  }
+
   func usage(_ app: AppID) async -> Usage? {
+    await begun(app)
     var series = StatisticsSeries()
     return await supervisor.statistics([app], &series).first?.usage
   }
 
   func limits(_ app: AppID) async throws(RPCFailure) -> [LayerReport] {
+    await begun(app)
     do throws(HostFailure) { return try await supervisor.layers(app) } catch {
       throw RPCFailure(.fault, error.message, hint: error.hint)
     }
