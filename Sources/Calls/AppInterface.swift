@@ -1,3 +1,4 @@
+internal import FileSystems
 internal import Glibc
 package import Linux
 package import Logging
@@ -20,8 +21,12 @@ package actor AppInterface: AppDoors {
     }
   }
 
-  private let loop: EventLoop
-  private let store: Store
+  let loop: EventLoop
+  /// Where apps' files are worked on: few, because a disk does not get faster by more.
+  let workers = Workers(name: "app-files", most: 4) { () throws(SystemFault) in try AppFiles.prepareThread() }
+  /// Made with the first app that asks for its files.
+  var viewer: Viewer?
+  let store: Store
   private let log: Logger
   /// The instance's folder `run`.
   private let run: String
@@ -41,13 +46,19 @@ package actor AppInterface: AppDoors {
     self.log = log
   }
 
-  deinit { loop.stop() }
+  deinit {
+    workers.stop()
+    loop.stop()
+  }
 
   // MARK: Doors
 
   package func open(_ instance: Instance, _ policy: Policy, folder: String, cgroup: String) async throws(HostFailure) {
-    if let old = doors.removeValue(forKey: key(instance)) { await old.server.close() }
-    let caller = Caller(instance, policy)
+    if let old = doors.removeValue(forKey: key(instance)) {
+      leaveFiles(old.caller)
+      await old.server.close()
+    }
+    let caller = Caller(instance, policy, cgroup: cgroup)
     caller.settle(decisions)
     var quota = PeerQuota(forAll: 16)
     quota.descriptors = 0
@@ -74,6 +85,7 @@ package actor AppInterface: AppDoors {
 
   package func close(_ instance: Instance) async {
     guard let door = doors.removeValue(forKey: key(instance)) else { return }
+    leaveFiles(door.caller)
     await door.server.close()
     forget(decisions.filter { $0.app == instance.app && $0.generation == instance.generation && $0.kind == .dropped })
     // Best effort: what stays is an empty folder in a file system that a reboot empties.
@@ -96,7 +108,7 @@ package actor AppInterface: AppDoors {
     }
     let arguments = try Arguments(call, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
-    guard let right = entry.right else { return try entry.body(self, caller, arguments) }
+    guard let right = entry.right, !entry.judgesItself else { return try entry.body(self, caller, arguments) }
     let judgement = caller.judge(right, nil, entry.name, Clock.wall())
     if let refusal = judgement.refusal {
       if let audit = judgement.audit { write(audit) }
@@ -111,6 +123,7 @@ package actor AppInterface: AppDoors {
       switch try await self.go(entry, caller, arguments) {
       case .now(let result): return result
       case .later(let body): return try await body()
+      case .handing: throw RPCFailure(.fault, "\(entry.name) judges itself")
       }
     }
   }
@@ -119,7 +132,7 @@ package actor AppInterface: AppDoors {
     try entry.body(self, caller, arguments)
   }
 
-  private nonisolated func write(_ audit: StoredAudit) {
+  nonisolated func write(_ audit: StoredAudit) {
     log.notice(
       "call.denied",
       metadata: ["app": "\(audit.app)", "call": "\(audit.call)", "capability": "\(audit.permission)"])

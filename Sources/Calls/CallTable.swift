@@ -9,6 +9,8 @@ struct Call: Sendable {
   var arguments: [Argument] = []
   /// What the caller needs; nil: nothing.
   var right: Right?
+  /// What it is about is known only by its arguments, and its body asks for the right.
+  var judgesItself = false
   var summary: String
   var body: @Sendable (AppInterface, Caller, Arguments) throws(RPCFailure) -> RPCAnswer
 
@@ -48,7 +50,7 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls
+  static let all: [Call] = basicCalls + permissionCalls + storeCalls + fileCalls + folderCalls + handleCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

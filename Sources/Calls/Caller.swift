@@ -11,6 +11,9 @@ final class Caller: @unchecked Sendable {
   var policy: Policy
   var rights = RightSet()
   var environment: [String: String]
+  /// Where its processes are, as in /proc/PID/cgroup.
+  let cgroup: String
+  var files = CallerFiles()
   /// Denials that were not written, by call.
   private var unwritten: [String: Int64] = [:]
   /// Denials written in this second.
@@ -24,7 +27,8 @@ final class Caller: @unchecked Sendable {
   private var writesSecond: Int64 = 0
   static let mostWrites = 50
 
-  init(_ instance: Instance, _ policy: Policy) {
+  init(_ instance: Instance, _ policy: Policy, cgroup: String) {
+    self.cgroup = cgroup
     self.instance = instance
     self.policy = policy
     environment = Dictionary(policy.environment.filter { $0.secret == nil }.map { ($0.name, $0.value) }) { $1 }
@@ -43,6 +47,7 @@ final class Caller: @unchecked Sendable {
       case .dropped: if decision.generation == instance.generation { rights.deny(permission, .dropped) }
       }
     }
+    files.revoke(by: rights)
   }
 
   /// What of a call is to be written down.

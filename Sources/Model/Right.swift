@@ -60,7 +60,7 @@ package enum Right: String, Sendable, CaseIterable {
   /// Whether there are calls that it opens.
   package var isBuilt: Bool {
     switch self {
-    case .log, .time, .systemInfo: true
+    case .log, .time, .systemInfo, .fileRead, .fileWrite, .fileCreate, .fileDelete, .fileList: true
     default: false
     }
   }

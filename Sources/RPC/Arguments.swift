@@ -1,10 +1,14 @@
+package import Linux
 package import Model
 
 /// A call's named arguments; every one must be known, present if needed, and of its type.
 package struct Arguments: Sendable {
   package let object: JSONObject
+  /// Who asks, as the kernel says.
+  package let peer: PeerCredentials
 
   package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
+    peer = call.peer
     switch call.parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")
