@@ -73,7 +73,8 @@ struct CallerFiles {
   func handle(_ number: Int64) throws(RPCFailure) -> OpenHandle {
     if let handle = handles[number] { return handle }
     if revoked.contains(number) {
-      throw RPCFailure(.revoked, "the right that handle \(number) was opened under was taken away", hint: "open it anew")
+      throw RPCFailure(
+        .revoked, "the right that handle \(number) was opened under was taken away", hint: "open it anew")
     }
     throw RPCFailure(.notFound, "there is no handle \(number)", hint: "it ends with the process that opened it")
   }

@@ -65,7 +65,8 @@ extension AppInterface {
     let view = try await process(of: peer, caller).view
     let outcome: Swift.Result<Result, FileProblem>
     do throws(SystemFault) {
-      outcome = try await workers.run(UInt64(UInt(bitPattern: ObjectIdentifier(caller)))) { () -> Swift.Result<Result, FileProblem> in
+      outcome = try await workers.run(UInt64(UInt(bitPattern: ObjectIdentifier(caller)))) {
+        () -> Swift.Result<Result, FileProblem> in
         do throws(SystemFault) {
           try AppFiles.assume(uid: peer.uid, gid: peer.gid, groups: peer.groups)
         } catch { return .failure(.system(error)) }
@@ -191,7 +192,8 @@ extension Arguments {
       switch error {
       case .empty: throw RPCFailure(.invalidParameters, "\(key) is empty")
       case .hasNul: throw RPCFailure(.invalidParameters, "\(key) holds a NUL, which no path does")
-      case .tooLong: throw RPCFailure(.invalidParameters, "\(key) has more than 4095 bytes, or a name in it more than 255")
+      case .tooLong:
+        throw RPCFailure(.invalidParameters, "\(key) has more than 4095 bytes, or a name in it more than 255")
       }
     }
   }

@@ -43,7 +43,8 @@ let folderCalls: [Call] = [
   },
   fileCall(
     "fs.move", ["MoveFile"], [.init("from", .text), .init("to", .text), .init("replace", .flag, required: false)],
-    .fileDelete, "another name in the same mount (fs.read and fs.delete of the old, fs.create of the new, fs.write to replace)"
+    .fileDelete,
+    "another name in the same mount (fs.read and fs.delete of the old, fs.create of the new, fs.write to replace)"
   ) { (caller, arguments) throws(RPCFailure) in
     let from = try arguments.path("from", caller)
     let to = try arguments.path("to", caller)
@@ -88,7 +89,8 @@ let folderCalls: [Call] = [
     }
   },
   fileCall(
-    "fs.usage", [], [.init("mount", .text)], nil, "room in all and left, in bytes and files, of the mount a path lies in"
+    "fs.usage", [], [.init("mount", .text)], nil,
+    "room in all and left, in bytes and files, of the mount a path lies in"
   ) { (caller, arguments) throws(RPCFailure) in
     let path = try arguments.path("mount", caller)
     return FileJob([]) { (files) throws(FileProblem) in try files.usage(path) }

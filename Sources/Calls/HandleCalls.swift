@@ -13,7 +13,8 @@ let handleCalls: [Call] = [
       .init("path", .text), .init("flags", .text, required: false), .init("mode", .number, required: false),
       .init("handle", .flag, required: false),
     ], right: .fileRead, judgesItself: true,
-    summary: "an open file as a descriptor, or as a number with `handle`; flags r, w, a, x, with + for both (as fopen(3); "
+    summary:
+      "an open file as a descriptor, or as a number with `handle`; flags r, w, a, x, with + for both (as fopen(3); "
       + "default r; fs.write, fs.create)"
   ) { (interface, caller, arguments) throws(RPCFailure) in try open(interface, caller, arguments) },
   Call(name: "fs.close", aliases: ["Close"], arguments: [handle], summary: "a handle is of no use any more") {
@@ -47,7 +48,8 @@ let handleCalls: [Call] = [
   ) { (file, arguments) throws(RPCFailure) in
     let length = try arguments.length("length") ?? 0
     let offset = try arguments.place("offset")
-    return FileJob([]) { (_) throws(FileProblem) in try AppFiles.readOpen(file.file, at: offset, length, "\(file.path)") }
+    return FileJob([]) { (_) throws(FileProblem) in try AppFiles.readOpen(file.file, at: offset, length, "\(file.path)")
+    }
   },
   handleCall(
     "fs.pwrite", [],
@@ -56,7 +58,8 @@ let handleCalls: [Call] = [
   ) { (file, arguments) throws(RPCFailure) in
     let bytes = try arguments.bytes("data")
     let offset = try arguments.place("offset")
-    return FileJob([]) { (_) throws(FileProblem) in try AppFiles.writeOpen(file.file, at: offset, bytes, "\(file.path)") }
+    return FileJob([]) { (_) throws(FileProblem) in try AppFiles.writeOpen(file.file, at: offset, bytes, "\(file.path)")
+    }
   },
   handleCall("fs.sync", [], [handle], "answered once what was written is on the disk") {
     (file, _) throws(RPCFailure) in

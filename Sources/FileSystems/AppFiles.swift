@@ -92,7 +92,9 @@ package struct AppFiles: Sendable {
   func status(_ descriptor: SharedDescriptor, _ path: AppPath) throws(FileProblem) -> stat {
     var status = stat()
     try system { () throws(SystemFault) in
-      try descriptor.withRaw { (raw) throws(SystemFault) in _ = try check("fstat", path.description) { fstat(raw, &status) } }
+      try descriptor.withRaw { (raw) throws(SystemFault) in
+        _ = try check("fstat", path.description) { fstat(raw, &status) }
+      }
     }
     return status
   }
@@ -112,7 +114,9 @@ package struct AppFiles: Sendable {
   ) {
     guard let name = path.name else { throw .refused(.conflict, "/ stays as it is", hint: nil) }
     let folder = try find(path.parent, [], links: false)
-    guard folder.isFolder else { throw .system(SystemFault(call: "open", subject: path.parent.description, code: ENOTDIR)) }
+    guard folder.isFolder else {
+      throw .system(SystemFault(call: "open", subject: path.parent.description, code: ENOTDIR))
+    }
     let real = folder.path.adding(name)
     for right in rights { try require(right, real) }
     return (folder.place, name, real)
@@ -123,7 +127,7 @@ package struct AppFiles: Sendable {
     guard found.isFile else {
       if found.isFolder { throw .system(SystemFault(call: "open", subject: found.path.description, code: EISDIR)) }
       throw .refused(
-        .invalid, "\(found.path) is \(found.kind), not a file", hint: "only plain files are opened for an app")
+        .invalid, "\(found.path) is a \(found.kind), not a file", hint: "only plain files are opened for an app")
     }
     return try system { () throws(SystemFault) in
       try found.place.withRaw { (raw) throws(SystemFault) in

@@ -72,7 +72,9 @@ package final class AppView: Sendable {
     var rest = Array(text.utf8)[...]
     while let byte = rest.popFirst() {
       let digits = rest.prefix(3)
-      if byte == UInt8(ascii: "\\"), digits.count == 3, let code = UInt8(String(decoding: digits, as: UTF8.self), radix: 8) {
+      if byte == UInt8(ascii: "\\"), digits.count == 3,
+        let code = UInt8(String(decoding: digits, as: UTF8.self), radix: 8)
+      {
         bytes.append(code)
         rest = rest.dropFirst(3)
       } else {
@@ -97,7 +99,8 @@ package final class AppView: Sendable {
       return (only, root, rest)
     }
     let place = try root.withRaw { (raw) throws(SystemFault) in
-      try Place.open(target.steps.isEmpty ? "." : target.steps.joined(separator: "/"), in: raw, [.inRoot, .noLinks, .noMagicLinks])
+      try Place.open(
+        target.steps.isEmpty ? "." : target.steps.joined(separator: "/"), in: raw, [.inRoot, .noLinks, .noMagicLinks])
     }
     let number = try place.withRaw { (raw) throws(SystemFault) in try OpenFile.mount(raw) }
     guard let mount = candidates.first(where: { $0.number == number }), Self.holdsFiles(mount) else { throw missing }
@@ -120,7 +123,8 @@ package final class AppView: Sendable {
     }
     guard text.utf8.starts(with: base.utf8), !text.hasSuffix(" (deleted)") else { throw missing }
     let rest = String(decoding: text.utf8.dropFirst(base.utf8.count), as: UTF8.self)
-    guard let path = try? AppPath(rest.isEmpty ? "/" : rest), rest.isEmpty || rest.utf8.first == UInt8(ascii: "/") else {
+    guard let path = try? AppPath(rest.isEmpty ? "/" : rest), rest.isEmpty || rest.utf8.first == UInt8(ascii: "/")
+    else {
       throw missing
     }
     return path

@@ -87,7 +87,9 @@ extension AppFiles {
     let (file, real, isNew) = try writable(path, O_WRONLY | (how.append ? O_APPEND : 0), creating: how.creating)
     if how.offset == nil, !how.append, !isNew {
       try system { () throws(SystemFault) in
-        try file.withRaw { (raw) throws(SystemFault) in _ = try check("ftruncate", real.description) { ftruncate(raw, 0) } }
+        try file.withRaw { (raw) throws(SystemFault) in
+          _ = try check("ftruncate", real.description) { ftruncate(raw, 0) }
+        }
       }
     }
     try Self.write(file, bytes, at: how.append ? nil : how.offset ?? 0, real.description)
@@ -121,7 +123,9 @@ extension AppFiles {
   }
 
   /// A new file beside what it is to become.
-  func aside(_ folder: SharedDescriptor, _ path: AppPath, mode: UInt32) throws(FileProblem) -> (SharedDescriptor, String) {
+  func aside(_ folder: SharedDescriptor, _ path: AppPath, mode: UInt32) throws(FileProblem) -> (
+    SharedDescriptor, String
+  ) {
     let name = ".new-\(String(UInt64.random(in: .min ... .max), radix: 16))"
     return (try make(name, in: folder, path, O_RDWR, mode: mode), name)
   }
@@ -165,7 +169,9 @@ extension AppFiles {
   package func look(_ path: AppPath, follow: Bool, uid: UInt32) throws(FileProblem) -> JSONValue {
     let found = try find(path, [.fileRead], last: follow)
     let status = found.status
-    func nanoseconds(_ time: timespec) -> JSONValue { .integer(Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)) }
+    func nanoseconds(_ time: timespec) -> JSONValue {
+      .integer(Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+    }
     return .object([
       "path": .string(found.path.description), "type": .string(found.kind), "size": .integer(Int64(status.st_size)),
       "mode": .integer(Int64(status.st_mode & 0o7777)), "own": .bool(status.st_uid == uid),
@@ -199,7 +205,8 @@ extension AppFiles {
     package var isBoth: Bool
 
     package init?(_ text: String) {
-      guard let kind = text.first, "rwax".contains(kind), text.count == 1 || (text.count == 2 && text.last == "+") else {
+      guard let kind = text.first, "rwax".contains(kind), text.count == 1 || (text.count == 2 && text.last == "+")
+      else {
         return nil
       }
       self.kind = kind
@@ -238,7 +245,9 @@ extension AppFiles {
       if isNew { rights = [.fileCreate] + (how.isBoth ? [.fileRead] : []) }
       if how.kind == "w", !isNew {
         try system { () throws(SystemFault) in
-          try file.withRaw { (raw) throws(SystemFault) in _ = try check("ftruncate", real.description) { ftruncate(raw, 0) } }
+          try file.withRaw { (raw) throws(SystemFault) in
+            _ = try check("ftruncate", real.description) { ftruncate(raw, 0) }
+          }
         }
       }
     }

@@ -47,7 +47,9 @@ package final class FileCopy: @unchecked Sendable {
     } catch {
       // It has to be copied then. Its length comes first, so that a hole at its end is kept.
       try system { () throws(SystemFault) in
-        try target.withRaw { (raw) throws(SystemFault) in _ = try check("ftruncate", "\(to)") { ftruncate(raw, off_t(size)) } }
+        try target.withRaw { (raw) throws(SystemFault) in
+          _ = try check("ftruncate", "\(to)") { ftruncate(raw, off_t(size)) }
+        }
       }
     }
   }

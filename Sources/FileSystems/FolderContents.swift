@@ -30,7 +30,8 @@ extension AppFiles {
     }
     let entries = names.map { name in
       var status = stat()
-      let isThere = folder.withRaw { fstatat($0, name.map { CChar(bitPattern: $0) } + [0], &status, AT_SYMLINK_NOFOLLOW) } == 0
+      let isThere =
+        folder.withRaw { fstatat($0, name.map { CChar(bitPattern: $0) } + [0], &status, AT_SYMLINK_NOFOLLOW) } == 0
       let text = String(validating: name, as: UTF8.self)
       return JSONValue.object([
         "name": .string(text ?? String(decoding: name, as: UTF8.self)),
@@ -70,7 +71,9 @@ extension AppFiles {
     throws(FileProblem)
   {
     try system { () throws(SystemFault) in
-      try folder.withRaw { (raw) throws(SystemFault) in _ = try check("mkdir", path.description) { mkdirat(raw, name, mode) } }
+      try folder.withRaw { (raw) throws(SystemFault) in
+        _ = try check("mkdir", path.description) { mkdirat(raw, name, mode) }
+      }
     }
   }
 
@@ -104,7 +107,9 @@ extension AppFiles {
   package func remove(_ path: AppPath) throws(FileProblem) -> JSONValue {
     let (folder, name, real) = try parent(path, [.fileDelete])
     try system { () throws(SystemFault) in
-      try folder.withRaw { (raw) throws(SystemFault) in _ = try check("unlink", real.description) { unlinkat(raw, name, 0) } }
+      try folder.withRaw { (raw) throws(SystemFault) in
+        _ = try check("unlink", real.description) { unlinkat(raw, name, 0) }
+      }
     }
     return .object([:])
   }
@@ -168,7 +173,9 @@ extension AppFiles {
     let (mount, root, _) = try system { () throws(SystemFault) in try view.place(of: path) }
     var status = statvfs()
     try system { () throws(SystemFault) in
-      try root.withRaw { (raw) throws(SystemFault) in _ = try check("statvfs", "\(mount.target)") { fstatvfs(raw, &status) } }
+      try root.withRaw { (raw) throws(SystemFault) in
+        _ = try check("statvfs", "\(mount.target)") { fstatvfs(raw, &status) }
+      }
     }
     let unit = UInt64(status.f_frsize)
     return .object([

@@ -8,7 +8,8 @@ extension AppFiles {
     case start, current, end
   }
 
-  package static func seek(_ file: SharedDescriptor, _ offset: Int64, from origin: Origin) throws(FileProblem) -> JSONValue
+  package static func seek(_ file: SharedDescriptor, _ offset: Int64, from origin: Origin) throws(FileProblem)
+    -> JSONValue
   {
     let whence =
       switch origin {

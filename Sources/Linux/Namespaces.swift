@@ -97,7 +97,8 @@ package enum Namespaces {
       }
     }
     let root = try opened("/", pathOnly | O_DIRECTORY)
-    let table = try kernel.withRaw { (raw) throws(SystemFault) in try opened("thread-self/mountinfo", in: raw, O_RDONLY) }
+    let table = try kernel.withRaw { (raw) throws(SystemFault) in try opened("thread-self/mountinfo", in: raw, O_RDONLY)
+    }
     return (SharedDescriptor(root), try readAll(table, "mountinfo", limit: 4 << 20))
   }
 

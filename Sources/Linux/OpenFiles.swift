@@ -38,7 +38,9 @@ package enum OpenFile {
       var done = 0
       while done < got {
         done += try check("pwrite") {
-          chunk.withUnsafeBytes { pwrite(to, $0.baseAddress?.advanced(by: done), got - done, off_t(offset) + off_t(done)) }
+          chunk.withUnsafeBytes {
+            pwrite(to, $0.baseAddress?.advanced(by: done), got - done, off_t(offset) + off_t(done))
+          }
         }
       }
       return got

@@ -59,7 +59,8 @@ package enum Tree {
   }
 
   /// The same, of the same mount.
-  fileprivate static func openHere(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor {
+  fileprivate static func openHere(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor
+  {
     Descriptor(
       owning: try checkShim("openat2", path) {
         cl_openat2(

@@ -250,7 +250,8 @@ package actor RPCServer {
       connection.isCorked = true
       defer { connection.isCorked = false }
       while connection.running < Self.inFlight, connection.unsent < highWater(connection), !connection.closing,
-        connection.passing.count < Self.unsentDescriptors, connections[id] != nil, mayCall(connection), let frame = try connection.reader.next()
+        connection.passing.count < Self.unsentDescriptors, connections[id] != nil, mayCall(connection),
+        let frame = try connection.reader.next()
       {
         take(frame, id, connection)
       }

@@ -43,8 +43,11 @@ private let everyCall: [Asked] = [
   Asked("fs.stat", #"{"path":"/data/a/f"}"#, #""type":"file","size":5,"mode":420,"own":true"#),
   Asked("fs.exists", #"{"path":"/data/a/f"}"#, #"{"exists":true,"type":"file"}"#),
   Asked("fs.exists", #"{"path":"/data/none"}"#, #"{"exists":false}"#),
-  Asked("fs.list", #"{"path":"/data/a","limit":2}"#, #"{"name":"b","type":"folder"},{"name":"f","type":"file","size":5}"#),
-  Asked("fs.list", #"{"path":"/data/a","cursor":"Zg=="}"#, #"{"entries":[{"name":"new","type":"file","size":0}],"cursor":null}"#),
+  Asked(
+    "fs.list", #"{"path":"/data/a","limit":2}"#, #"{"name":"b","type":"folder"},{"name":"f","type":"file","size":5}"#),
+  Asked(
+    "fs.list", #"{"path":"/data/a","cursor":"Zg=="}"#,
+    #"{"entries":[{"name":"new","type":"file","size":0}],"cursor":null}"#),
   Asked("fs.copy", #"{"from":"/data/a/f","to":"/data/a/copy"}"#, #"{"bytes":5}"#),
   Asked("fs.move", #"{"from":"/data/a/copy","to":"/data/a/b/moved"}"#),
   Asked("fs.truncate", #"{"path":"/data/a/b/moved","size":2}"#),
