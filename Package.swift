@@ -77,7 +77,9 @@ let package = Package(
       ]),
 
     // What apps may ask, and who decides.
-    area("Calls", ["Model", "Linux", "RPC", "Storage", .product(name: "Logging", package: "swift-log")]),
+    area(
+      "Calls",
+      ["Model", "Linux", "FileSystems", "RPC", "Storage", .product(name: "Logging", package: "swift-log")]),
 
     // 4: the runtimes, and the operator's interface with its client.
     area(

@@ -2,14 +2,17 @@
 #include "clinux.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -54,11 +57,11 @@ int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newna
 }
 
 static ssize_t send_fds(int sock, const void *bytes, size_t length, const int *fds, int count, int flags) {
-  if (count < 0 || count > 16) return -EINVAL;
+  if (count < 0 || count > 128) return -EINVAL;
   struct iovec iov = {.iov_base = (void *)bytes, .iov_len = length};
   union {
     struct cmsghdr align;
-    char space[CMSG_SPACE(16 * sizeof(int))];
+    char space[CMSG_SPACE(128 * sizeof(int))];
   } control;
   memset(&control, 0, sizeof control);
   struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -192,3 +195,21 @@ int cl_wall_timer(int64_t nanoseconds) {
   if (outcome < 0) close(timer);
   return outcome < 0 ? (int)outcome : timer;
 }
+
+int64_t cl_mount_id(int fd) {
+  struct statx status;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_MNT_ID, &status) < 0) return -errno;
+  return status.stx_mask & STATX_MNT_ID ? (int64_t)status.stx_mnt_id : -ENOSYS;
+}
+
+ssize_t cl_copy_range(int in, int out, int64_t *offset, size_t length) {
+  off64_t from = *offset, to = *offset;
+  ssize_t copied = result(copy_file_range(in, &from, out, &to, length, 0));
+  if (copied > 0) *offset += copied;
+  return copied;
+}
+
+int cl_reflink(int in, int out) { return (int)result(ioctl(out, FICLONE, in)); }
+
+int64_t cl_next_data(int fd, int64_t offset) { return result(lseek64(fd, offset, SEEK_DATA)); }
+int64_t cl_next_hole(int fd, int64_t offset) { return result(lseek64(fd, offset, SEEK_HOLE)); }

@@ -1,3 +1,4 @@
+internal import FileSystems
 internal import Glibc
 package import Linux
 package import Logging
@@ -21,6 +22,10 @@ package actor AppInterface: AppDoors {
   }
 
   let loop: EventLoop
+  /// Where apps' files are worked on: few, because a disk does not get faster by more.
+  let workers = Workers(name: "app-files", most: 4) { () throws(SystemFault) in try AppFiles.prepareThread() }
+  /// Made with the first app that asks for its files.
+  var viewer: Viewer?
   let store: Store
   let log: Logger
   /// The instance's folder `run`.
@@ -52,7 +57,10 @@ package actor AppInterface: AppDoors {
     self.log = log
   }
 
-  deinit { loop.stop() }
+  deinit {
+    workers.stop()
+    loop.stop()
+  }
 
   /// From now on apps can be asked about.
   package func use(_ keeper: any AppKeeper) { self.keeper = keeper }
@@ -60,7 +68,10 @@ package actor AppInterface: AppDoors {
   // MARK: Doors
 
   package func open(_ instance: Instance, _ policy: Policy, folder: String, cgroup: String) async throws(HostFailure) {
-    if let old = doors.removeValue(forKey: key(instance)) { await old.server.close() }
+    if let old = doors.removeValue(forKey: key(instance)) {
+      leaveFiles(old.caller)
+      await old.server.close()
+    }
     let caller = Caller(instance, policy, cgroup: cgroup)
     caller.settle(decisions)
     var quota = PeerQuota(forAll: 16)
@@ -89,6 +100,7 @@ package actor AppInterface: AppDoors {
   package func close(_ instance: Instance) async {
     endChildren(of: Parent(app: instance.app, generation: instance.generation))
     guard let door = doors.removeValue(forKey: key(instance)) else { return }
+    leaveFiles(door.caller)
     await door.server.close()
     forget(decisions.filter { $0.app == instance.app && $0.generation == instance.generation && $0.kind.isOfOne })
     // Best effort: what stays is an empty folder in a file system that a reboot empties.
@@ -111,17 +123,19 @@ package actor AppInterface: AppDoors {
   // MARK: Judging
 
   /// Begins a call that may be made.
-  nonisolated func begin(_ name: String, _ parameters: JSONValue, _ caller: Caller) throws(RPCFailure) -> RPCAnswer {
+  nonisolated func begin(
+    _ name: String, _ parameters: JSONValue, from peer: PeerCredentials, _ caller: Caller
+  ) throws(RPCFailure) -> RPCAnswer {
     guard let entry = CallTable.named[name] else {
       throw RPCFailure(
         .unknownMethod, "there is no call '\(name.prefix(64))'", hint: "`supervisor calls` prints them all")
     }
-    let arguments = try Arguments(name, parameters, entry.arguments.map(\.name))
+    let arguments = try Arguments(name, parameters, from: peer, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
     let subject = entry.subject.flatMap { arguments.object[$0]?.stringValue }
     // An app may look at itself.
     let isOwn = entry.right == .inspectApp && subject == caller.instance.app.name
-    guard let right = entry.right, !isOwn else { return try entry.body(self, caller, arguments) }
+    guard let right = entry.right, !entry.judgesItself, !isOwn else { return try entry.body(self, caller, arguments) }
     let judgement = caller.judge(right, subject, entry.name, Clock.wall())
     if let refusal = judgement.refusal {
       if let audit = judgement.audit { write(audit) }
@@ -143,6 +157,7 @@ package actor AppInterface: AppDoors {
       case .now(let result): return result
       case .later(let body): return try await body()
       case .stream: throw RPCFailure(.fault, "\(entry.name) is not among the calls that go on telling")
+      case .handing: throw RPCFailure(.fault, "\(entry.name) judges itself")
       }
     }
   }
@@ -151,7 +166,7 @@ package actor AppInterface: AppDoors {
     try entry.body(self, caller, arguments)
   }
 
-  private nonisolated func write(_ audit: StoredAudit) {
+  nonisolated func write(_ audit: StoredAudit) {
     log.notice(
       audit.allowed ? "call.audited" : "call.denied",
       metadata: ["app": "\(audit.app)", "call": "\(audit.call)", "capability": "\(audit.permission)"])
@@ -321,6 +336,6 @@ private struct CallService: RPCService {
   let caller: Caller
 
   func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
-    try interface.begin(call.method, call.parameters, caller)
+    try interface.begin(call.method, call.parameters, from: call.peer, caller)
   }
 }

@@ -13,6 +13,8 @@ struct Call: Sendable {
   var subject: String?
   /// It goes on telling after it was answered.
   var streams = false
+  /// What it is about is known only by its arguments, and its body asks for the right.
+  var judgesItself = false
   var summary: String
   var body: @Sendable (AppInterface, Caller, Arguments) throws(RPCFailure) -> RPCAnswer
 
@@ -58,7 +60,10 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls + olderCalls
+  static let all: [Call] =
+    basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls + olderCalls + fileCalls
+    + folderCalls
+    + handleCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

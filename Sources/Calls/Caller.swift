@@ -17,6 +17,7 @@ final class Caller: @unchecked Sendable {
   var once: [Permission] = []
   /// The call that begins now is such a use.
   var usesOnce = false
+  var files = CallerFiles()
   /// Denials that were not written, by call.
   private var unwritten: [String: Int64] = [:]
   /// Denials written in this second.
@@ -57,6 +58,7 @@ final class Caller: @unchecked Sendable {
       }
     }
     for permission in once { rights.grant(permission, .once) }
+    files.revoke(by: rights)
   }
 
   /// What of a call is to be written down.

@@ -12,8 +12,14 @@ let olderCalls: [Call] = [
     let mark = arguments.object["rid"] ?? .null
     do throws(RPCFailure) {
       guard name != "api_call" else { throw RPCFailure(.invalidRequest, "api_call does not call itself") }
-      switch try interface.begin(name, arguments.object["data"] ?? .object([:]), caller) {
+      switch try interface.begin(name, arguments.object["data"] ?? .object([:]), from: arguments.peer, caller) {
       case .now(let result): return .now(answer(mark, result))
+      case .handing(let body):
+        return .handing { () throws(RPCFailure) in
+          let handed = try await body()
+          guard let result = answer(mark, .object(handed.result)).objectValue else { return handed }
+          return RPCHanded(result, handed.descriptor)
+        }
       case .stream(let result, let body): return .stream(answer(mark, result), body)
       case .later(let body):
         return .later { () throws(RPCFailure) in

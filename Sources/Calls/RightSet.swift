@@ -1,3 +1,4 @@
+internal import FileSystems
 package import Model
 
 /// What an instance may do, for checking: a denial wins over any grant, and what nobody granted is denied.
@@ -72,6 +73,13 @@ package struct RightSet: Sendable {
     if let place = grants[index].firstIndex(of: rule) { grants[index].remove(at: place) }
   }
 
+  /// Whether it holds for a folder and for whatever may lie below it. A denial that could mean anything there is enough against it.
+  package func holdsAll(_ right: Right, below folder: String) -> Bool {
+    let index = right.index
+    return grants[index].contains { $0.pattern.coversAll(below: folder) }
+      && !denials[index].contains { $0.pattern.mayReach(below: folder) }
+  }
+
   /// All rules, for people.
   package var granted: [Rule] { grants.flatMap { $0 } }
   package var denied: [Rule] { denials.flatMap { $0 } }
@@ -107,12 +115,31 @@ enum Pattern: Sendable, Equatable {
   func matches(_ object: String) -> Bool {
     switch self {
     case .everything: return true
-    case .exactly(let text): return object == text
+    case .exactly(let text): return object.utf8.elementsEqual(text.utf8)
     case .below(let folder):
       guard object.utf8.starts(with: folder.utf8) else { return false }
       let rest = object.utf8.dropFirst(folder.utf8.count)
       return rest.isEmpty || rest.first == UInt8(ascii: "/")
     case .glob(let pattern): return Self.glob(pattern[...], Array(object.utf8)[...])
+    }
+  }
+
+  /// Whether it matches a folder and all that may lie below it.
+  func coversAll(below folder: String) -> Bool {
+    switch self {
+    case .everything: true
+    case .below: matches(folder)
+    case .exactly, .glob: false
+    }
+  }
+
+  /// Whether it could match a folder or something below it.
+  func mayReach(below folder: String) -> Bool {
+    switch self {
+    case .everything, .glob: true
+    case .exactly(let text): Pattern.below(folder == "/" ? "" : folder).matches(text)
+    case .below(let other):
+      matches(folder) || Pattern.below(folder == "/" ? "" : folder).matches(other)
     }
   }
 
@@ -155,4 +182,12 @@ enum Pattern: Sendable, Equatable {
     while place < pattern.endIndex, pattern[place] == UInt8(ascii: "*") { place += 1 }
     return place == pattern.endIndex
   }
+}
+
+extension RightSet: FileRules {
+  func allows(_ right: Right, _ path: String) -> Bool {
+    if case .allowed = decide(right, path) { true } else { false }
+  }
+
+  func allowsAll(_ right: Right, below folder: String) -> Bool { holdsAll(right, below: folder) }
 }

@@ -76,6 +76,32 @@ package enum Namespaces {
     return try body()
   }
 
+  /// From now on the calling thread's root and current folder are its own, not those of all threads.
+  package static func ownRoot() throws(SystemFault) { try checkShim("unshare") { cl_unshare(Int32(CL_FS)) } }
+
+  /// The root of the mounts that a process sees, whatever it took for its own root since, and those mounts as /proc/PID/mountinfo tells
+  /// them. For a thread that has its own root; one that cannot come back must do nothing else, so the program ends.
+  package static func mounts(of process: borrowing Pidfd) throws(SystemFault) -> (
+    root: SharedDescriptor, table: [UInt8]
+  ) {
+    func opened(_ path: String, in folder: Int32 = AT_FDCWD, _ flags: Int32) throws(SystemFault) -> Descriptor {
+      Descriptor(owning: try check("open", path) { openat(folder, path, flags | O_CLOEXEC) })
+    }
+    let home = try opened("/proc/thread-self/ns/mnt", O_RDONLY)
+    let kernel = try opened("/proc", pathOnly | O_DIRECTORY)
+    try enter(process, .mount)
+    defer {
+      home.withRaw { raw in
+        let code = cl_setns(raw, Int32(CL_NEWNS))
+        if code < 0 { fatalError("setns: the way back to the host's mounts is lost: \(SystemFault.text(of: -code))") }
+      }
+    }
+    let root = try opened("/", pathOnly | O_DIRECTORY)
+    let table = try kernel.withRaw { (raw) throws(SystemFault) in try opened("thread-self/mountinfo", in: raw, O_RDONLY)
+    }
+    return (SharedDescriptor(root), try readAll(table, "mountinfo", limit: 4 << 20))
+  }
+
   /// A user namespace in which ids 0 to 65 535 are those from `base` on, with nobody in it: for mounts to map owners by.
   package static func users(base: UInt32) throws(SystemFault) -> Descriptor {
     var pipe = try Pipe(nonBlockingRead: false)

@@ -25,6 +25,15 @@ package enum Tree {
     }
   }
 
+  /// Removes the folder `name` of an open one with all it holds, as the calling thread's user, and never what is mounted in it. EOVERFLOW
+  /// once `most` things are removed and more are left.
+  package static func remove(_ name: String, in folder: Int32, most: Int, _ path: String) throws(SystemFault) {
+    let top = try openHere(Array(name.utf8CString), in: folder, path)
+    var removal = Removal(top: top.withRaw { $0 }, path: path, most: most)
+    try top.withRaw { (raw) throws(SystemFault) in try removal.empty(raw, depth: 0) }
+    try check("rmdir", path) { unlinkat(folder, name, AT_REMOVEDIR) }
+  }
+
   /// What the files below `parent/name` take on their disk, in bytes, links to one file counted once for each; nil if it is not there.
   /// What is deeper than 32 folders, or changes meanwhile, is left out.
   package static func size(_ parent: String, _ name: String, in root: String) -> UInt64? {
@@ -49,6 +58,17 @@ package enum Tree {
     return sum
   }
 
+  /// The same, of the same mount.
+  fileprivate static func openHere(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor
+  {
+    Descriptor(
+      owning: try checkShim("openat2", path) {
+        cl_openat2(
+          folder, name, UInt64(O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), 0,
+          ResolveRules([.sameMount, .noLinks, .beneath]).rawValue)
+      })
+  }
+
   fileprivate static func open(_ name: [CChar], in folder: Int32, _ path: String) throws(SystemFault) -> Descriptor {
     Descriptor(
       owning: try check("open", path) { openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) })
@@ -62,11 +82,14 @@ private struct Removal {
   let top: Int32
   /// For messages.
   let path: String
+  /// Nil: all, in whatever is mounted there.
+  private var most: Int?
   private var moved: UInt64 = 0
 
-  init(top: Int32, path: String) {
+  init(top: Int32, path: String, most: Int? = nil) {
     self.top = top
     self.path = path
+    self.most = most
   }
 
   mutating func empty(_ folder: Int32, depth: Int) throws(SystemFault) {
@@ -78,12 +101,16 @@ private struct Removal {
   }
 
   private mutating func remove(_ name: [CChar], in folder: Int32, _ depth: Int) throws(SystemFault) {
+    if let left = most {
+      guard left > 0 else { throw SystemFault(call: "unlink", subject: path, code: EOVERFLOW) }
+      most = left - 1
+    }
     do throws(SystemFault) {
       try check("unlink", path) { unlinkat(folder, name, 0) }
       return
     } catch  where error.code == EISDIR || error.code == EPERM {} catch  where error.code == ENOENT { return }
     if depth >= Self.deepest { return try moveUp(name, from: folder) }
-    let inner = try Tree.open(name, in: folder, path)
+    let inner = most == nil ? try Tree.open(name, in: folder, path) : try Tree.openHere(name, in: folder, path)
     try inner.withRaw { (raw) throws(SystemFault) in try empty(raw, depth: depth + 1) }
     try check("rmdir", path) { unlinkat(folder, name, AT_REMOVEDIR) }
   }

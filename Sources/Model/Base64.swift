@@ -2,6 +2,13 @@
 package enum Base64 {
   private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
+  /// By character; 64: none.
+  private static let digits: [UInt8] = {
+    var digits = [UInt8](repeating: 64, count: 256)
+    for (digit, character) in alphabet.enumerated() { digits[Int(character)] = UInt8(digit) }
+    return digits
+  }()
+
   package static func encode(_ bytes: some Collection<UInt8>) -> String {
     var text: [UInt8] = []
     text.reserveCapacity((bytes.count + 2) / 3 * 4)
@@ -23,13 +30,15 @@ package enum Base64 {
     let characters = Array(text.utf8)
     guard characters.count % 4 == 0 else { return nil }
     var bytes: [UInt8] = []
+    bytes.reserveCapacity(characters.count / 4 * 3)
     for start in stride(from: 0, to: characters.count, by: 4) {
       let last = start + 4 == characters.count
       let padding = last ? characters[start..<start + 4].reversed().prefix { $0 == UInt8(ascii: "=") }.count : 0
       guard padding <= 2 else { return nil }
       var word: UInt32 = 0
       for index in start..<start + 4 - padding {
-        guard let digit = alphabet.firstIndex(of: characters[index]) else { return nil }
+        let digit = digits[Int(characters[index])]
+        guard digit < 64 else { return nil }
         word |= UInt32(digit) << UInt32(18 - 6 * (index - start))
       }
       bytes.append(UInt8(word >> 16 & 255))

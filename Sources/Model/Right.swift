@@ -60,7 +60,9 @@ package enum Right: String, Sendable, CaseIterable {
   /// Whether there are calls that it opens.
   package var isBuilt: Bool {
     switch self {
-    case .log, .time, .systemInfo, .events, .launchApp, .stopApp, .inspectApp: true
+    case .log, .time, .systemInfo, .events, .launchApp, .stopApp, .inspectApp, .fileRead, .fileWrite, .fileCreate,
+      .fileDelete, .fileList:
+      true
     default: false
     }
   }

@@ -1,14 +1,20 @@
+package import Linux
 package import Model
 
 /// A call's named arguments; every one must be known, present if needed, and of its type.
 package struct Arguments: Sendable {
   package let object: JSONObject
+  /// Who asks, as the kernel says.
+  package let peer: PeerCredentials
 
   package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
-    try self.init(call.method, call.parameters, known)
+    try self.init(call.method, call.parameters, from: call.peer, known)
   }
 
-  package init(_ method: String, _ parameters: JSONValue, _ known: [String]) throws(RPCFailure) {
+  package init(
+    _ method: String, _ parameters: JSONValue, from peer: PeerCredentials, _ known: [String]
+  ) throws(RPCFailure) {
+    self.peer = peer
     switch parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")

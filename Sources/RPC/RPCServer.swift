@@ -26,8 +26,22 @@ package enum RPCAnswer: Sendable {
   case now(JSONValue)
   /// By a task of its own, which is cancelled when the peer cancels the call or goes away.
   case later(@Sendable () async throws(RPCFailure) -> JSONValue)
+  /// The same, with a descriptor for the peer beside the result.
+  case handing(@Sendable () async throws(RPCFailure) -> RPCHanded)
   /// At once; what the body has to tell from then on follows, by a task of its own that is cancelled when the peer goes away.
   case stream(JSONValue, @Sendable (RPCNotices) async -> Void)
+}
+
+/// A result that brings a descriptor: it is sent with the first byte of its frame (SCM_RIGHTS), and the member `fd` of the result says
+/// which of the frame's descriptors it is. Closed here once it is sent, or cannot be.
+package struct RPCHanded: Sendable {
+  package var result: JSONObject
+  package var descriptor: SharedDescriptor
+
+  package init(_ result: JSONObject, _ descriptor: SharedDescriptor) {
+    self.result = result
+    self.descriptor = descriptor
+  }
 }
 
 /// What a server serves.
@@ -47,6 +61,8 @@ package actor RPCServer {
   private static let stalledReader = Duration.seconds(10)
   /// Descriptors that one message may bring, and that may wait for the rest of their frame.
   private static let passedDescriptors = 8
+  /// Frames with descriptors that may wait to be sent; above it, no request is read.
+  private static let unsentDescriptors = 16
   /// Above this many unsent bytes, senders wait and no request is read.
   static let highWater = 1 << 20
 
@@ -57,6 +73,8 @@ package actor RPCServer {
     var reader = FrameReader()
     var output: [UInt8] = []
     var sent = 0
+    /// What goes with the byte at a place of `output`, in order.
+    var passing: [(place: Int, descriptors: [SharedDescriptor])] = []
     var tasks: [RPCID: Task<Void, Never>] = [:]
     var running = 0
     var waiting: [CheckedContinuation<Void, Never>] = []
@@ -195,7 +213,11 @@ package actor RPCServer {
   }
 
   private func ready(_ id: UInt64, _ ready: EventLoop.Interest) {
-    if ready.contains(.write) { flush(id) }
+    if ready.contains(.write) {
+      flush(id)
+      // What was read already and had to wait until the peer reads.
+      if let connection = connections[id], !connection.closing { serve(id, connection) }
+    }
     if ready.contains(.read) { receive(id) }
     if !ready.isDisjoint(with: .hangUp), let connection = connections[id], !ready.contains(.read) || connection.closing
     {
@@ -235,7 +257,8 @@ package actor RPCServer {
       connection.isCorked = true
       defer { connection.isCorked = false }
       while connection.running < Self.inFlight, connection.unsent < highWater(connection), !connection.closing,
-        connections[id] != nil, mayCall(connection), let frame = try connection.reader.next()
+        connection.passing.count < Self.unsentDescriptors, connections[id] != nil, mayCall(connection),
+        let frame = try connection.reader.next()
       {
         take(frame, id, connection)
       }
@@ -329,17 +352,17 @@ package actor RPCServer {
     nextStream += 1
     // Cancelled when its connection is dropped.
     connection.streams[number] = Task {
-      var answers: [JSONValue] = []
-      await withTaskGroup(of: (Int, JSONValue?).self) { group in
+      var answers: [Answer] = []
+      await withTaskGroup(of: (Int, Answer?).self) { group in
         for (place, call) in begun.enumerated() {
           group.addTask {
             switch call {
-            case .answered(let answer): return (place, answer)
+            case .answered(let answer): return (place, answer.map { Answer($0) })
             case .later(let call, let body): return (place, await Self.outcome(of: call, body))
             }
           }
         }
-        var placed: [(Int, JSONValue)] = []
+        var placed: [(Int, Answer)] = []
         for await (place, answer) in group { if let answer { placed.append((place, answer)) } }
         answers = placed.sorted { $0.0 < $1.0 }.map(\.1)
       }
@@ -349,7 +372,29 @@ package actor RPCServer {
     }
   }
 
-  private typealias Body = @Sendable () async throws(RPCFailure) -> JSONValue
+  private enum Body: Sendable {
+    case plain(@Sendable () async throws(RPCFailure) -> JSONValue)
+    case handing(@Sendable () async throws(RPCFailure) -> RPCHanded)
+  }
+
+  /// A message, with what is passed beside it.
+  private struct Answer: Sendable {
+    var message: JSONValue
+    var descriptor: SharedDescriptor?
+
+    init(_ message: JSONValue, _ descriptor: SharedDescriptor? = nil) {
+      self.message = message
+      self.descriptor = descriptor
+    }
+
+    /// Says in its result which of the frame's descriptors is its own.
+    func numbered(_ index: Int) -> JSONValue {
+      guard var object = message.objectValue, var result = object["result"]?.objectValue else { return message }
+      result["fd"] = .integer(Int64(index))
+      object["result"] = .object(result)
+      return .object(object)
+    }
+  }
 
   private enum Begun: Sendable {
     /// Nil: a notification.
@@ -361,7 +406,8 @@ package actor RPCServer {
     do throws(RPCFailure) {
       switch try service.begin(call) {
       case .now(let result): return .answered(call.id.map { Outgoing.result($0, result) })
-      case .later(let body): return .later(call, body)
+      case .later(let body): return .later(call, .plain(body))
+      case .handing(let body): return .later(call, .handing(body))
       case .stream(let result, let body):
         open(body, on: call.connection)
         return .answered(call.id.map { Outgoing.result($0, result) })
@@ -377,25 +423,41 @@ package actor RPCServer {
       id: incoming.id, connection: id, server: self)
   }
 
-  private static func outcome(of call: RPCCall, _ body: Body) async -> JSONValue? {
+  private static func outcome(of call: RPCCall, _ body: Body) async -> Answer? {
     do throws(RPCFailure) {
-      let result = try await body()
-      return call.id.map { Outgoing.result($0, result) }
+      switch body {
+      case .plain(let body):
+        let result = try await body()
+        return call.id.map { Answer(Outgoing.result($0, result)) }
+      case .handing(let body):
+        let handed = try await body()
+        return call.id.map { Answer(Outgoing.result($0, .object(handed.result)), handed.descriptor) }
+      }
     } catch {
-      return call.id.map { Outgoing.failure($0, error) }
+      return call.id.map { Answer(Outgoing.failure($0, error)) }
     }
   }
 
-  private func finish(_ call: RPCCall, _ answer: JSONValue?, _ id: UInt64) {
+  private func finish(_ call: RPCCall, _ answer: Answer?, _ id: UInt64) {
     guard let connection = connections[id] else { return }
     if let request = call.id { connection.tasks[request] = nil }
     finishBatch(answer.map { [$0] } ?? [], id, asList: false)
   }
 
-  private func finishBatch(_ answers: [JSONValue], _ id: UInt64, asList: Bool = true) {
+  private func finishBatch(_ answers: [Answer], _ id: UInt64, asList: Bool = true) {
     guard let connection = connections[id] else { return }
     connection.running -= 1
-    if asList, !answers.isEmpty { write(.array(answers), id) } else { for answer in answers { write(answer, id) } }
+    var descriptors: [SharedDescriptor] = []
+    let messages = answers.map { answer in
+      guard let descriptor = answer.descriptor else { return answer.message }
+      descriptors.append(descriptor)
+      return answer.numbered(descriptors.count - 1)
+    }
+    if asList, !messages.isEmpty {
+      write(.array(messages), id, descriptors)
+    } else {
+      for message in messages { write(message, id, descriptors) }
+    }
     // Nothing to write still ends a connection that only waited for this.
     if connection.closing { flush(id) } else { serve(id, connection) }
   }
@@ -413,10 +475,11 @@ package actor RPCServer {
     }
   }
 
-  func write(_ message: JSONValue, _ id: UInt64) {
+  func write(_ message: JSONValue, _ id: UInt64, _ descriptors: [SharedDescriptor] = []) {
     guard let connection = connections[id] else { return }
     var payload: [UInt8] = []
     message.write(to: &payload)
+    if !descriptors.isEmpty { connection.passing.append((connection.output.count, descriptors)) }
     connection.output += (connection.reader.framing ?? .lines).frame(payload)
     if !connection.isCorked { flush(id) }
   }
@@ -425,10 +488,15 @@ package actor RPCServer {
     guard let connection = connections[id] else { return }
     var progress = false
     while connection.unsent > 0 {
+      if connection.passing.first?.place == connection.sent {
+        guard pass(id, connection) else { break }
+        progress = true
+        continue
+      }
+      let end = connection.passing.first?.place ?? connection.output.count
       let wrote = connection.output.withUnsafeBytes { bytes in
         connection.socket.withRaw { raw in
-          Glibc.send(
-            raw, bytes.baseAddress?.advanced(by: connection.sent), bytes.count - connection.sent, Int32(MSG_NOSIGNAL))
+          Glibc.send(raw, bytes.baseAddress?.advanced(by: connection.sent), end - connection.sent, Int32(MSG_NOSIGNAL))
         }
       }
       if wrote < 0 {
@@ -439,6 +507,7 @@ package actor RPCServer {
       connection.sent += wrote
       progress = true
     }
+    guard connections[id] != nil else { return }
     if connection.unsent == 0 {
       connection.output.removeAll(keepingCapacity: connection.output.count < 1 << 16)
       connection.sent = 0
@@ -457,12 +526,32 @@ package actor RPCServer {
     updateInterest(id, connection)
   }
 
+  /// Sends what comes next with its descriptors; false: not now, or the connection is gone.
+  private func pass(_ id: UInt64, _ connection: Connection) -> Bool {
+    guard let first = connection.passing.first else { return false }
+    let end = connection.passing.count > 1 ? connection.passing[1].place : connection.output.count
+    do throws(SystemFault) {
+      let raws = first.descriptors.map { $0.withRaw { $0 } }
+      let bytes = connection.output[connection.sent..<end]
+      connection.sent += try connection.socket.withRaw { (raw) throws(SystemFault) in
+        try UnixSocket.send(raw, bytes, descriptors: raws)
+      }
+      connection.passing.removeFirst()
+      return true
+    } catch {
+      // Too many descriptors are under way to those who do not take them (ETOOMANYREFS): it has had its time by then.
+      if error.code != EAGAIN { drop(id) }
+      return false
+    }
+  }
+
   private func updateInterest(_ id: UInt64, _ connection: Connection) {
     guard connections[id] != nil else { return }
     var interest: EventLoop.Interest = []
     if connection.unsent > 0 { interest.insert(.write) }
     let busy =
-      connection.running >= Self.inFlight || connection.unsent >= highWater(connection) || isHeld(connection)
+      connection.running >= Self.inFlight || connection.unsent >= highWater(connection)
+      || connection.passing.count >= Self.unsentDescriptors || isHeld(connection)
     if !busy, !connection.closing { interest.insert(.read) }
     connection.socket.withRaw { loop.setInterest($0, interest) }
   }
@@ -483,6 +572,7 @@ package actor RPCServer {
     for continuation in connection.waiting { continuation.resume() }
     connection.waiting = []
     wakePatient(connection)
+    connection.passing = []
     if let user = connection.quotaUser { goOn(user) }
     if connections.isEmpty {
       emptied?.resume()

@@ -80,4 +80,24 @@ import Testing
     #expect(CallTable.named.count == names.count)
     for call in CallTable.all { #expect(call.right?.isBuilt ?? true, "\(call.name)") }
   }
+
+  @Test("a whole folder takes a grant for all below it, and no denial that could mean something there")
+  func below() throws {
+    let plain = try set(["fs.delete:/data/**"])
+    #expect(plain.holdsAll(.fileDelete, below: "/data") && plain.holdsAll(.fileDelete, below: "/data/x/y"))
+    #expect(!plain.holdsAll(.fileDelete, below: "/") && !plain.holdsAll(.fileDelete, below: "/database"))
+    #expect(try !set(["fs.delete:/data/*", "fs.delete:/data"]).holdsAll(.fileDelete, below: "/data"))
+    #expect(try set(["fs.delete"]).holdsAll(.fileDelete, below: "/"))
+    for denial in ["/data/keys", "/data/keys/**", "/data/**", "/data", "/**/keys"] {
+      let denied = try set(["fs.delete:/data/**"], ["fs.delete:\(denial)"])
+      #expect(!denied.holdsAll(.fileDelete, below: "/data"), "\(denial)")
+    }
+    #expect(try set(["fs.delete:/data/**"], ["fs.delete:/data/keys"]).holdsAll(.fileDelete, below: "/data/x"))
+  }
+
+  @Test("paths are compared by their bytes")
+  func bytes() throws {
+    let set = try set(["fs.read:/data/\u{E9}"])
+    #expect(isAllowed(set, .fileRead, "/data/\u{E9}") && !isAllowed(set, .fileRead, "/data/e\u{301}"))
+  }
 }

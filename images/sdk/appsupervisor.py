@@ -9,11 +9,16 @@
             for event in supervisor.events("app.*"):
                 print(event["app"], event["event"], event.get("missed", 0))
 
+Files: `read_file`, `write_file`, `open_file` (a real Python file, whose data the supervisor does not touch); the other calls of `fs`
+by `call`.
+
 `supervisor calls` prints every call with its arguments and the permission it needs. An instance may be used by many threads at
 once; answers find their callers. After a restart of the supervisor the next call connects anew; a call that was under way then
 raises `Closed`, because nobody knows whether it was carried out.
 """
 
+import base64
+import collections
 import json
 import os
 import queue
@@ -27,6 +32,7 @@ __all__ = [
 
 PATH = "/run/supervisor/app.sock"
 LONGEST_FRAME = 4 << 20
+MOST_READ = 2 << 20
 
 
 class SupervisorError(Exception):
@@ -98,6 +104,11 @@ _KINDS = {kind.code: kind for kind in SupervisorError.__subclasses__()}
 
 def _failure(error):
     return _KINDS.get(error["code"], SupervisorError)(error["message"], error["code"], error.get("data"))
+
+
+def _bytes(result):
+    data = result["data"]
+    return base64.b64decode(data) if result["encoding"] == "base64" else data.encode()
 
 
 class _Waiting:
@@ -174,7 +185,10 @@ class Supervisor:
             self._drop(self._socket)
 
     def call(self, method, /, timeout=None, **arguments):
-        """Makes one call and returns its result. `timeout` in seconds: after it the call is cancelled and `TimedOut` raised."""
+        """Makes one call and returns its result. `timeout` in seconds: after it the call is cancelled and `TimedOut` raised.
+
+        Where a call gives a descriptor, `fd` of the result is that descriptor in this process, which the caller closes.
+        """
         return self._make(method, arguments, timeout, None)
 
     def request(self, capability, reason=""):
@@ -209,6 +223,36 @@ class Supervisor:
             raise _failure(error)
         return waiting.answer.get("result")
 
+    def read_file(self, path, offset=0, length=None):
+        """The bytes of a file, however long, or of a part of it; needs `fs.read`."""
+        parts, left = [], length
+        while left is None or left > 0:
+            ask = MOST_READ if left is None else min(left, MOST_READ)
+            result = self.call("fs.read", path=path, offset=offset, length=ask)
+            data = _bytes(result)
+            parts.append(data)
+            offset += len(data)
+            left = None if left is None else left - len(data)
+            if result["eof"] or not data:
+                break
+        return b"".join(parts)
+
+    def write_file(self, path, data, **how):
+        """Writes bytes or text in place of what a file has; `append`, `offset`, `create`, `atomic` and `mode` as in fs.write."""
+        if isinstance(data, str):
+            return self.call("fs.write", path=path, data=data, **how)
+        return self.call("fs.write", path=path, data=base64.b64encode(data).decode(), encoding="base64", **how)
+
+    def open_file(self, path, mode="r", permissions=0o644, **how):
+        """Opens a file as open() does (`r`, `w`, `a`, `x`, with `+` and `b`), by a descriptor that the supervisor passes.
+
+        `how`: encoding, buffering and the like, for the Python file.
+        """
+        flags = mode.replace("b", "").replace("t", "")
+        result = self.call("fs.open", path=path, flags=flags, mode=permissions)
+        # The file has been made or cut by then.
+        return os.fdopen(result["fd"], mode.replace("x", "w"), **how)
+
     def _connect(self):
         if self._socket is not None:
             return self._socket
@@ -235,36 +279,50 @@ class Supervisor:
 
     def _read(self, connection):
         pending = b""
+        # Descriptors come with the first byte of their frame, in the order of the results that name them.
+        passed = collections.deque()
         while True:
             try:
-                data = connection.recv(65536)
+                data, descriptors, _, _ = socket.recv_fds(connection, 65536, 128)
             except OSError:
-                data = b""
+                data, descriptors = b"", []
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+            passed.extend(descriptors)
             if not data:
                 break
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 if line:
-                    self._hear(connection, json.loads(line))
+                    self._hear(connection, json.loads(line), passed)
+        for descriptor in passed:
+            os.close(descriptor)
         with self._lock:
             self._drop(connection)
 
-    def _hear(self, connection, message):
+    def _hear(self, connection, message, passed):
         for answer in message if isinstance(message, list) else [message]:
+            result = answer.get("result")
+            descriptor = passed.popleft() if isinstance(result, dict) and "fd" in result and passed else None
+            if descriptor is not None:
+                result["fd"] = descriptor
             with self._lock:
                 if self._socket is not connection:
-                    return
-                if answer.get("method") == "event":
+                    waiting = None
+                elif answer.get("method") == "event":
                     events = self._events.get(answer["params"]["subscription"])
                     if events is not None:
                         events.put(answer["params"])
                     continue
-                waiting = self._waiting.pop(answer.get("id"), None)
-                if waiting is not None and waiting.events is not None and "result" in answer:
-                    self._events[answer["result"]["subscription"]] = waiting.events
-            if waiting is not None:
-                waiting.answer = answer
-                waiting.done.set()
+                else:
+                    waiting = self._waiting.pop(answer.get("id"), None)
+                if waiting is not None:
+                    if waiting.events is not None and "result" in answer:
+                        self._events[answer["result"]["subscription"]] = waiting.events
+                    waiting.answer = answer
+                    waiting.done.set()
+            if waiting is None and descriptor is not None:
+                os.close(descriptor)
 
     def _drop(self, connection):
         """Under the lock. Nothing of a later connection is touched."""

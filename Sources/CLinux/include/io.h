@@ -34,7 +34,7 @@ int cl_is_opaque(int fd);
 // Bytes that the names of its extended attributes take (flistxattr(2)).
 ssize_t cl_count_attributes(int fd);
 
-// sendmsg(2) with `count` descriptors as SCM_RIGHTS: the control buffer is built by the CMSG_ macros. At most 16.
+// sendmsg(2) with `count` descriptors as SCM_RIGHTS: the control buffer is built by the CMSG_ macros. At most 128.
 // Returns the bytes sent.
 ssize_t cl_send_with_fds(int sock, const void *bytes, size_t length, const int *fds, int count);
 
@@ -76,3 +76,14 @@ int cl_spawn(const char *path, char *const argv[], char *const envp[], const int
 // A timerfd(2) of the wall clock that becomes readable at a time, nanoseconds since 1970, or when the clock is set before
 // (TFD_TIMER_CANCEL_ON_SET); its flags are not imported.
 int cl_wall_timer(int64_t nanoseconds);
+
+// The number of the mount that something open lies in, as in /proc/PID/mountinfo (statx(2), STATX_MNT_ID): behind _GNU_SOURCE.
+int64_t cl_mount_id(int fd);
+
+// copy_file_range(2) at the same place of both, which moves on by what was copied: behind _GNU_SOURCE.
+ssize_t cl_copy_range(int in, int out, int64_t *offset, size_t length);
+// ioctl(2) FICLONE, a variadic call: `out` shares what `in` holds.
+int cl_reflink(int in, int out);
+// lseek(2) with SEEK_DATA and SEEK_HOLE: behind _GNU_SOURCE. -ENXIO: nothing but a hole is left.
+int64_t cl_next_data(int fd, int64_t offset);
+int64_t cl_next_hole(int fd, int64_t offset);
