@@ -4,11 +4,13 @@ package import Model
 /// A call's named arguments; every one must be known, present if needed, and of its type.
 package struct Arguments: Sendable {
   package let object: JSONObject
+  /// Of this one.
+  package let call: RPCCall
   /// Who asks, as the kernel says.
-  package let peer: PeerCredentials
+  package var peer: PeerCredentials { call.peer }
 
   package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
-    peer = call.peer
+    self.call = call
     switch call.parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")

@@ -48,6 +48,9 @@ private let everyCall: [Asked] = [
   Asked(
     "fs.list", #"{"path":"/data/a","cursor":"Zg=="}"#,
     #"{"entries":[{"name":"new","type":"file","size":0}],"cursor":null}"#),
+  Asked(
+    "fs.search", #"{"path":"/data/a","pattern":"?","content":"hole"}"#,
+    #"{"found":[{"path":"/data/a/f","type":"file"}],"whole":true}"#),
   Asked("fs.copy", #"{"from":"/data/a/f","to":"/data/a/copy"}"#, #"{"bytes":5}"#),
   Asked("fs.move", #"{"from":"/data/a/copy","to":"/data/a/b/moved"}"#),
   Asked("fs.truncate", #"{"path":"/data/a/b/moved","size":2}"#),
@@ -355,8 +358,20 @@ private struct Asking {
       // A right that is taken away ends what was opened under it.
       func last() -> String { instance.run("logs", "--tail", "1", "asks").out }
       eventually("it reads by its handle") { last() == "hello\n" }
+      let daemon = try #require(instance.daemon)
+      func roots() -> Int {
+        let folder = "/proc/\(daemon)/fd"
+        return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).count {
+          ["/", "/data", "/data/f", "/tmp", "/app"].contains(
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) ?? "")
+        }
+      }
+      #expect(roots() > 60)
       #expect(instance.run("perm", "revoke", "asks", "fs.read:/data/f").code == 0)
       eventually("its handle has ended") { last() == "-32008\n" }
+      // Nothing of it is held once it has ended.
+      #expect(instance.run("down", "--all", "-y").code == 0)
+      eventually("what it saw is let go of") { roots() == 0 }
     }
   }
 
