@@ -278,28 +278,60 @@ extension AppCgroup {
     "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm",
   ]
 
-  /// Lets a native app use devices beside those, as `c 188:0 rw`. On v2 there is nothing to write: it has no node but its own.
-  package func allow(devices rules: [String]) throws(SystemFault) {
-    guard let place = folder(.devices), place.version == .v1 else { return }
-    // What an earlier run was given in the same group goes.
-    let listed = try File.text("\(place.path)/devices.list").split(separator: "\n")
-    if rules.isEmpty, listed.count <= Self.allowedDevices.count { return }
-    try File.write("\(place.path)/devices.deny", "a")
-    for rule in Self.allowedDevices + rules { try File.write("\(place.path)/devices.allow", rule) }
+  /// Where devices are judged: by v1's controller, or by a program on the v2 group. Nil: by neither, because an ordinary user may set
+  /// neither; nor has one a device to give.
+  private var deviceGuard: DeviceGuard? {
+    if let place = folder(.devices), place.version == .v1 { return .controller(place.path) }
+    guard geteuid() == 0, let v2Folder else { return nil }
+    return .program(v2Folder)
   }
 
-  /// v1 only: on v2 the sandbox's own /dev and its missing CAP_MKNOD are what keeps devices out.
-  private func restrictDevices() -> [Shortfall] {
-    guard let place = folder(.devices), place.version == .v1 else { return [] }
-    do throws(SystemFault) {
-      // Once for each group: what was allowed to this app since stays.
-      guard try File.text("\(place.path)/devices.list").contains("a *:*") else { return [] }
-      try File.write("\(place.path)/devices.deny", "a")
-      for rule in Self.allowedDevices { try File.write("\(place.path)/devices.allow", rule) }
-      return []
-    } catch {
-      return [Shortfall("devices", error.description)]
+  private enum DeviceGuard {
+    case controller(String)
+    case program(String)
+
+    var isSet: Bool {
+      get throws(SystemFault) {
+        switch self {
+        case .controller(let path): try !File.text("\(path)/devices.list").contains("a *:*")
+        case .program(let folder): DeviceFilter.isSet(folder)
+        }
+      }
     }
+
+    /// Takes the place of what was set before.
+    func set(_ rules: [String]) throws(SystemFault) {
+      switch self {
+      case .controller(let path):
+        try File.write("\(path)/devices.deny", "a")
+        for rule in rules { try File.write("\(path)/devices.allow", rule) }
+      case .program(let folder):
+        let parsed = rules.compactMap { DeviceFilter.Rule($0) }
+        guard parsed.count == rules.count else { throw SystemFault(call: "bpf", subject: folder, code: EINVAL) }
+        try DeviceFilter.set(folder, parsed)
+      }
+    }
+  }
+
+  /// Lets a native app use devices beside those, as `c 188:0 rw`, and none that an earlier run in the same group was given.
+  package func allow(devices rules: [String]) throws(SystemFault) {
+    guard let deviceGuard else { return }
+    // A new group has these already.
+    if rules.isEmpty, case .controller(let path) = deviceGuard,
+      try File.text("\(path)/devices.list").split(separator: "\n").count <= Self.allowedDevices.count
+    {
+      return
+    }
+    try deviceGuard.set(Self.allowedDevices + rules)
+  }
+
+  /// Once for each group: what was allowed to this app since stays.
+  private func restrictDevices() -> [Shortfall] {
+    do throws(SystemFault) {
+      guard let deviceGuard, try !deviceGuard.isSet else { return [] }
+      try deviceGuard.set(Self.allowedDevices)
+      return []
+    } catch { return [Shortfall("devices", error.description)] }
   }
 }
 

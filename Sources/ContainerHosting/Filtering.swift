@@ -25,7 +25,16 @@ extension ContainerHost {
   }
 
   private func isFiltered(_ policy: Policy) -> Bool {
-    settings.fabric != nil && NetworkPlace.concerns(policy) && !hasExternal(policy)
+    NetworkPlace.concerns(policy) && !hasExternal(policy)
+  }
+
+  /// Why no packet filter holds apps here; nil: one does.
+  private func obstacle() async -> HostFailure? {
+    guard let fabric = settings.fabric else {
+      return HostFailure(
+        .refused, "only root sets it, and this instance is an ordinary user's", hint: "Use the system's")
+    }
+    return await fabric.obstacle()
   }
 
   /// An app with a network of ours is held by the packet filter, or refused, or says that it is not.
@@ -39,16 +48,7 @@ extension ContainerHost {
         .refused, "\(policy.id) is on a network that is not ours: what passes there cannot be held",
         hint: "Leave egress, bandwidth and networks of ours out, or use networks of ours alone")
     }
-    if settings.fabric == nil, asks {
-      throw HostFailure(
-        .refused,
-        "the packet filter is the system's: egress and bandwidth of \(policy.id) cannot be held in this instance",
-        hint: "Use the system's instance")
-    }
-    guard isFiltered(policy), let obstacle = await settings.fabric?.obstacle(), asks || policy.enforcement == .strict
-    else {
-      return
-    }
+    guard asks || (policy.enforcement == .strict && isFiltered(policy)), let obstacle = await obstacle() else { return }
     throw HostFailure(
       .refused, "the network of \(policy.id) cannot be held by a packet filter here: \(obstacle.message)",
       hint: [obstacle.hint, asks ? nil : "or set enforcement: degrade to run without it"].compactMap { $0 }
@@ -64,8 +64,9 @@ extension ContainerHost {
   /// Ties a container's addresses to the ports the engine made for it, and holds these to their rates. What is missing under
   /// `degrade` is returned.
   func bind(_ instance: Instance, _ launch: Launch, pid: Int32) async throws(HostFailure) -> [String] {
-    guard isFiltered(launch.policy), let fabric = settings.fabric else { return [] }
-    if let obstacle = await fabric.obstacle() { return ["packet filter: \(obstacle.message)"] }
+    guard isFiltered(launch.policy) else { return [] }
+    if let obstacle = await obstacle() { return ["packet filter: \(obstacle.message)"] }
+    guard let fabric = settings.fabric else { return [] }
     let key = NetworkPlace.key(instance.app, instance.ownGroup)
     guard pid > 0, let place = await fabric.place(key) else { return [] }
     let ports: [FilterRules.Port]
@@ -107,9 +108,10 @@ extension ContainerHost {
 
   /// What an earlier daemon put into the filter stays in it. Returns what is not in force.
   func adoptNetworks(_ launch: Launch, pid: Int32) async -> [String] {
-    guard isFiltered(launch.policy), let fabric = settings.fabric else { return [] }
+    guard isFiltered(launch.policy) else { return [] }
     do throws(HostFailure) {
-      if let obstacle = await fabric.obstacle() { throw obstacle }
+      if let obstacle = await obstacle() { throw obstacle }
+      guard let fabric = settings.fabric else { return [] }
       try await fabric.adopt(launch, container: true)
       guard pid > 0 else { return [] }
       let instance = Instance(

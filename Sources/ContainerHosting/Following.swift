@@ -7,16 +7,21 @@ extension ContainerHost {
   /// Follows the engine until cancelled. When it goes away that is told, and when it is back, what happened meanwhile.
   package func run() async {
     var cursor = EventCursor(from: Clock.wall())
-    var away = false
+    var away = Away.no
     var pause = Duration.milliseconds(50)
     while !Task.isCancelled {
       let connected = Clock.monotonic()
-      let why = await follow(&cursor, &away)
+      let end = await follow(&cursor, &away)
       if Task.isCancelled { break }
       await link.lost()
-      if !away {
-        away = true
-        told.yield(.unavailable(why))
+      if away == .no, end == Self.closed, Clock.monotonic() - connected > 1_000_000_000 {
+        // Trouble only if it does not answer at once.
+        away = .untold
+        continue
+      }
+      if away != .told {
+        away = .told
+        told.yield(.unavailable(end))
       }
       // One that answered for a while is tried again at once; one that never does, more and more rarely.
       if Clock.monotonic() - connected > 5_000_000_000 { pause = .milliseconds(50) }
@@ -26,25 +31,27 @@ extension ContainerHost {
     told.finish()
   }
 
+  private enum Away { case no, untold, told }
+
+  private static let closed = "the engine closed its event stream"
+
   /// One connection's worth of events; returns why it ended.
-  private func follow(_ cursor: inout EventCursor, _ away: inout Bool) async -> String {
+  private func follow(_ cursor: inout EventCursor, _ away: inout Away) async -> String {
     do {
       let engine = try await link.engine()
       let filter = Filters.label("\(Label.instance)=\(settings.layout.id)").adding("type", "container")
       let stream = try await engine.events(from: cursor, filter)
       // The stream is open: whatever happens from here on is in it, so nothing falls between it and the list.
-      if away { await register.forgetExpected() }
+      if away != .no { await register.forgetExpected() }
       await reconcile(engine)
-      if away {
-        away = false
-        told.yield(.available)
-      }
+      if away == .told { told.yield(.available) }
+      away = .no
       await noteEngine()
       // Ends with this connection.
       let watch = Task { await self.watch(engine, stream) }
       defer { watch.cancel() }
       for try await event in stream where cursor.admit(event) { await handle(event) }
-      return "the engine closed its event stream"
+      return Self.closed
     } catch EngineFailure.cancelled {
       return "the engine no longer answers"
     } catch let failure as HostFailure {

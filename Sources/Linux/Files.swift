@@ -24,13 +24,19 @@ package struct Folder: ~Copyable, Sendable {
 
   /// Opens `path` and makes it and its missing parents with `mode` first. An existing folder keeps its mode.
   package init(making path: String, mode: UInt32 = 0o755) throws(SystemFault) {
-    var made = ""
-    for part in path.split(separator: "/") {
-      made += "/\(part)"
-      let step = made
-      do throws(SystemFault) { try check("mkdir", step) { mkdir(step, mode) } } catch  where error.code == EEXIST {}
+    // Its parents are there as a rule.
+    do throws(SystemFault) { try Self.make(path, mode) } catch  where error.code == ENOENT {
+      var made = ""
+      for part in path.split(separator: "/") {
+        made += "/\(part)"
+        try Self.make(made, mode)
+      }
     }
     try self.init(opening: path)
+  }
+
+  private static func make(_ path: String, _ mode: UInt32) throws(SystemFault) {
+    do throws(SystemFault) { try check("mkdir", path) { mkdir(path, mode) } } catch  where error.code == EEXIST {}
   }
 
   @discardableResult

@@ -77,3 +77,36 @@ package struct PacketFilter: Sendable {
     return (code, try ScratchMemory.text(output), try ScratchMemory.text(errors))
   }
 }
+
+extension PacketFilter {
+  /// A chain of somebody else's that drops what is routed, unless a rule of it says otherwise.
+  package struct Dropping: Sendable, Equatable, CustomStringConvertible {
+    /// As in `ip filter`.
+    package var table: String
+    package var chain: String
+    package var description: String { "\(table) \(chain)" }
+  }
+
+  /// The chains that drop forwarded packets by their policy, tables of this project's instances left out. Our own rules cannot overrule
+  /// them: a packet passes only what every table lets pass (nft(8), "Verdict statements").
+  package func dropping() throws(HostFailure) -> [Dropping] { Self.dropping(in: try run("list chains")) }
+
+  /// The same, read from what `nft -n list chains` prints.
+  package static func dropping(in listing: String) -> [Dropping] {
+    var table = ""
+    var chain = ""
+    var found: [Dropping] = []
+    for line in listing.split(separator: "\n") {
+      let words = line.split { $0 == " " || $0 == "\t" || $0 == ";" || $0 == "{" }
+      switch words.first {
+      case "table": table = words.dropFirst().joined(separator: " ")
+      case "chain": chain = words.dropFirst().joined(separator: " ")
+      case "type" where words.contains("forward") && words.suffix(2) == ["policy", "drop"]:
+        let isRouted = ["ip ", "inet "].contains { table.hasPrefix($0) }
+        if isRouted, !table.contains(" appsupervisor_") { found.append(Dropping(table: table, chain: chain)) }
+      default: break
+      }
+    }
+    return found
+  }
+}

@@ -92,6 +92,8 @@ package actor NativeHost: AppHost {
     shims = ShimPool(path: shimPath, group: .shims(hierarchy, parent: layout.cgroupParent), loop: loop)
     for folder in [Self.sockets(layout), Self.outcomes(layout)] { _ = try Folder(making: folder, mode: 0o700) }
     _ = try Folder(making: layout.log, mode: 0o750)
+    // Nobody gets past it: the way to a socket is its app's own mount.
+    if doors != nil { _ = try Folder(making: "\(layout.run)/apps", mode: 0o700) }
   }
 
   /// Keeps a shim ready for the next start, until cancelled.
@@ -206,19 +208,23 @@ package actor NativeHost: AppHost {
     }
     run.missing = shortfalls.map(\.description)
     if landlock == 0, launch.policy.preset != .privileged { run.missing.append("landlock: this kernel has none") }
-    do throws(HostFailure) {
-      try await open(instance, launch.policy)
-      let place = try await place(launch, run)
-      try spawn(instance, launch, run, place)
-    } catch {
+    do throws(HostFailure) { try await build(instance, launch, run) } catch {
+      runs[instance] = nil
       await doors?.close(instance)
       discard(run)
       takeBack(launch)
       await fabric?.release(instance)
       throw error
     }
-    runs[instance] = run
     return instance
+  }
+
+  /// Its socket is made while the shim builds the sandbox: nothing of the app runs before `start`.
+  private func build(_ instance: Instance, _ launch: Launch, _ run: Run) async throws(HostFailure) {
+    let place = try await place(launch, run)
+    try spawn(instance, launch, run, place)
+    runs[instance] = run
+    try await open(instance, launch.policy)
   }
 
   /// Starts the shim, which builds the sandbox at once and holds it until `go`: by the time the instance is recorded, starting
@@ -227,6 +233,7 @@ package actor NativeHost: AppHost {
     let plan = try plan(launch, run, place)
     do throws(SystemFault) {
       _ = try Folder(making: plan.places.log, mode: 0o750)
+      if let door = plan.places.door { _ = try Folder(making: door, mode: 0o755) }
       run.connection = try connect(shims.launch(plan), instance, run)
     } catch {
       throw HostFailure(.failed, "the shim of \(instance.app) could not be started: \(error)")
@@ -358,10 +365,12 @@ package actor NativeHost: AppHost {
     let group = group(instance.app, instance.ownGroup)
     guard group.exists else { throw HostFailure(.missing, "\(instance.app) was not created") }
     let run = Run(group, launch.policy.limits)
-    try await open(instance, launch.policy)
-    try spawn(instance, launch, run, try await place(launch, run))
     run.isStarted = true
-    runs[instance] = run
+    do throws(HostFailure) { try await build(instance, launch, run) } catch {
+      runs[instance] = nil
+      run.connection?.close()
+      throw error
+    }
     return run
   }
 

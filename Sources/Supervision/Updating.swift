@@ -148,13 +148,24 @@ extension Supervisor {
 
   // MARK: Effects
 
+  /// Returns at once while it has a process. One without has ended already: its host, or the engine, is about to say so, which may be
+  /// long after a short `monitor`.
+  private func hearOfItsEnd(_ seat: Seat) async {
+    while case .running(let instance, _, _) = self[seat]?.life.stage, let host = host(seat),
+      await host.processes(instance).isEmpty
+    {
+      do { try await Task.sleep(for: .milliseconds(50)) } catch { return }
+    }
+  }
+
   private func perform(_ effect: UpdateEffect, _ seat: Seat) {
     switch effect {
     case .after(let delay, let event):
       // Cancelled once the update is decided; one that fires too late meets an update that ignores it.
       let timer = Task {
         do { try await Task.sleep(for: delay) } catch { return }
-        update(seat, event)
+        if case .stayed = event { await hearOfItsEnd(seat) }
+        if !Task.isCancelled { update(seat, event) }
       }
       self[seat]?.updateTimers.append(timer)
     case .takeOver: Task { await takeOver(seat) }

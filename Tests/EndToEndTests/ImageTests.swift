@@ -109,6 +109,42 @@ struct ImageTests {
     }
   }
 
+  @Test("what an image calls a volume is memory of the app's that it may write as its owner; `/` as one is refused")
+  func volumes() throws {
+    let layer = Archive.shell {
+      $0.add("kept/", Tar.folder, uid: 33, gid: 34)
+      $0.add("kept/from-image", Tar.file, Array("old\n".utf8))
+    }
+    try with { instance in
+      instance.startDaemon()
+      func load(_ name: String, _ volumes: String) throws -> Outcome {
+        let config = #"{"Volumes":\#(volumes),"Env":["PATH=/bin"],"User":"33:34"}"#
+        return instance.run(
+          "load", try Archive.write(Tar.image([layer], config: config, names: [name]), "a.tar", instance))
+      }
+      #expect(try load("made/kept:1", #"{"/kept":{},"/new/deep":{}}"#).code == 0)
+      let whole = try load("made/whole:1", #"{"/":{}}"#)
+      #expect(whole.code == 2 && whole.err.contains("its whole root a volume"), "\(whole.err)")
+      let look =
+        "cat /kept/*; ls /new/deep; touch /kept/x && ls /kept; touch /new/deep/x || echo not mine; touch /x || echo read-only"
+      try instance.write(
+        "app",
+        "schema: 1\nid: app\nruntime: native\nimage: made/kept:1\nuser: image\nentry: [sh, -c, '\(look)']\nmem_limit: 64m\n"
+      )
+      // Twice: what the first wrote is not there for the second.
+      for _ in 0..<2 {
+        #expect(instance.up().code == 0)
+        instance.wait("app") { $0["state"] == "exited" || $0["state"] == "completed" }
+        let said = instance.run("logs", "--run", "-1", "app").out
+        #expect(
+          said.split(separator: "\n").filter { !$0.contains("touch:") }.suffix(5).map(String.init) == [
+            "old", "from-image", "x", "not mine", "read-only",
+          ], "\(said)")
+        #expect(instance.run("rm", "app").code == 0)
+      }
+    }
+  }
+
   @Test("a container app falls back to its image where no engine answers, and says what is missing before that")
   func fallback() throws {
     try with { instance in

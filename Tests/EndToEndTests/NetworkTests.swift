@@ -171,7 +171,12 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
       let theft =
         "ip addr flush dev eth0 && ip addr add \(address)/26 dev eth0 && ip route add default via \(address.split(separator: ".").dropLast().joined(separator: ".")).\((Int(address.split(separator: ".").last ?? "0") ?? 0) & 0xC0 | 1) && ip addr show eth0; "
         + Self.ask(World.address, 82) + "; ping -c 1 -W 1 \(World.address)"
-      let taken = thief(theft)
+      var taken = thief(theft)
+      if taken.code == -2 {
+        // One of podman 4.3.1 has hung, now and then, for a cause not found: what is looked at here is the network.
+        Issue.record("an exec hung: \(taken.err)", severity: .warning)
+        taken = thief(theft)
+      }
       #expect(taken.out.contains(address), "it could not even try: \(taken.out) \(taken.err)")
       #expect(world.hits(82).count == 1 && !taken.out.contains("1 packets received"), "\(taken.out)")
       // The victim is not cut off.
@@ -209,6 +214,21 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
       let received = 2_097_152 * 8 / seconds
       #expect((6_500_000...9_200_000).contains(received), "it received at \(received) bits a second")
     }
+  }
+
+  @Test("doctor names another firewall that drops what native apps send, and how to let it through")
+  func otherFirewall() throws {
+    let world = try World(apart: true)
+    defer { world.end() }
+    let instance = try Instance()
+    defer { instance.end() }
+    let rules = "add table ip guard; add chain ip guard outward { type filter hook forward priority 0; policy drop; }"
+    let before = instance.run(["doctor"], prefix: world.prefix).out
+    #expect(!before.contains("packet filter of others"), "\(before)")
+    #expect(Shell.run(world.prefix + ["nft", rules]).code == 0)
+    let after = instance.run(["doctor"], prefix: world.prefix).out
+    #expect(after.contains("ip guard outward drops what it does not know"), "\(after)")
+    #expect(after.contains("nft insert rule ip guard outward iifname"), "\(after)")
   }
 
   @Test("an exact host name is resolved by the supervisor, and the app finds it without asking anybody")

@@ -49,6 +49,36 @@ import Testing
 @Suite struct FilterRuleTests {
   private let rules = FilterRules(instance: "a-1")
 
+  @Test("of others' chains those are told that drop what is routed") func dropping() {
+    let listing = """
+      table ip filter {
+      \tchain FORWARD {
+      \t\ttype filter hook forward priority 0; policy drop;
+      \t}
+      \tchain INPUT {
+      \t\ttype filter hook input priority 0; policy drop;
+      \t}
+      }
+      table inet guard {
+      \tchain in and out {
+      \t\ttype filter hook forward priority 0; policy accept;
+      \t}
+      }
+      table inet appsupervisor_x {
+      \tchain forward {
+      \t\ttype filter hook forward priority 0; policy drop;
+      \t}
+      }
+      table bridge filter {
+      \tchain FORWARD {
+      \t\ttype filter hook forward priority 0; policy drop;
+      \t}
+      }
+      """
+    #expect(PacketFilter.dropping(in: listing).map(\.description) == ["ip filter FORWARD"])
+    #expect(PacketFilter.dropping(in: "").isEmpty)
+  }
+
   @Test("an app without a list reaches everything but what is always blocked; with one, only what it names")
   func lists() throws {
     var app = FilterRules.App(

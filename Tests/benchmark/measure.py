@@ -7,7 +7,9 @@ Start times come from the probe, which notes CLOCK_MONOTONIC as it begins; nothi
 import argparse
 import datetime
 import glob
+import hashlib
 import http.client
+import io
 import json
 import os
 import platform
@@ -17,6 +19,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -402,7 +405,36 @@ class Bench:
         """The same without the command line's own start: what a program that supervises through us waits for."""
         return self.native_start(asked=True)
 
-    def native_start(self, asked=False):
+    def native_image(self):
+        """The same for an app that runs from an image without an engine."""
+        return self.native_start(asked=True, image=True)
+
+    def image_archive(self, name):
+        """What `docker save` would write for an image of one layer that holds folders alone."""
+        def packed(entries):
+            file = io.BytesIO()
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for entry, content in entries:
+                    info = tarfile.TarInfo(entry)
+                    if content is None:
+                        info.type, info.mode = tarfile.DIRTYPE, 0o755
+                    else:
+                        info.size = len(content)
+                    archive.addfile(info, None if content is None else io.BytesIO(content))
+            return file.getvalue()
+
+        layer = packed([(folder, None) for folder in ("bin", "etc", "out", "tmp", "usr", "var")])
+        config = json.dumps({
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()), "os": "linux",
+            "config": {}, "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+        }).encode()
+        manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
+        path = os.path.join(self.work, "image.tar")
+        with open(path, "wb") as file:
+            file.write(packed([("layer.tar", layer), ("config.json", config), ("manifest.json", manifest)]))
+        return path
+
+    def native_start(self, asked=False, image=False):
         notes = self.notes
 
         def timed(*command, timeout=30):
@@ -454,8 +486,13 @@ class Bench:
         def ours():
             token = instance[0].token if instance else notes.new()
             if not instance:
-                one = self.ours("asked" if asked else "start")
-                one.up(one.policy("probe", ["/out/" + token]))
+                one = self.ours("image" if image else "asked" if asked else "start")
+                if image:
+                    one.up(one.policy("first", ["/out/" + notes.new()]))
+                    one.cli("load", self.image_archive("bench/probe:1"))
+                    one.up(one.policy("probe", ["/out/" + token], image="bench/probe:1", entry=["/out/probe", "/out/" + token]))
+                else:
+                    one.up(one.policy("probe", ["/out/" + token]))
                 notes.wait(token, timeout=10)
                 one.token = token
                 instance.append(one)
@@ -470,6 +507,8 @@ class Bench:
                 one.cli("start", "probe")
             return (notes.wait(token, count + 1, timeout=10) - begun) / 1e6
 
+        if image:
+            return {"ours": ours, "bwrap": bwrap, "runc": oci("runc"), "docker run": docker_run}
         if asked:
             return {"ours": ours, "bwrap": bwrap}
         return {"ours": ours, "bwrap": bwrap, "runc": oci("runc"), "crun": oci("crun"), "docker run": docker_run,
@@ -944,6 +983,7 @@ def memory(pids, what):
 ROWS = [
     ("native start by the command line: request to first instruction", "native_start", "ms", True),
     ("native start asked on the control socket: request to first instruction", "native_asked", "ms", True),
+    ("native start from an image, asked on the control socket: request to first instruction", "native_image", "ms", True),
     ("container start on docker: request to first instruction, network none", "docker_start", "ms", True),
     ("container start on podman: request to first instruction, network none", "podman_start", "ms", True),
     ("{c} containers up, network none", "containers_up", "ms", True),

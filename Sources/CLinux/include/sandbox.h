@@ -147,3 +147,15 @@ int cl_open_terminal(int ends[2]);
 int cl_control_terminal(int fd);
 int cl_set_terminal_size(int fd, uint16_t columns, uint16_t rows);
 int cl_terminal_size(int fd, uint16_t *columns, uint16_t *rows);
+
+// What a cgroup's processes may do with a character device: `access` is CL_DEVICE_* or'ed; a `minor` of -1 is any.
+enum { CL_DEVICE_MKNOD = 1, CL_DEVICE_READ = 2, CL_DEVICE_WRITE = 4 };
+struct cl_device_rule {
+  int32_t major;
+  int32_t minor;
+  int32_t access;
+};
+// bpf(2), BPF_CGROUP_DEVICE on a v2 folder: no device but by these rules, in place of what was set by the same call before. At most 256.
+int cl_set_device_filter(int cgroup, const struct cl_device_rule *rules, size_t count);
+// How many such programs the folder itself has.
+int cl_count_device_filters(int cgroup);

@@ -193,6 +193,19 @@ struct Examination {
     add(
       "layers", "packet filter (apps with a network)", obstacle == nil ? .enforced : .missing,
       obstacle?.message ?? "nftables answers", fix: obstacle?.hint)
+    otherFirewalls()
+  }
+
+  /// Docker's is one: networks of native apps are made by it then, and let through.
+  private mutating func otherFirewalls() {
+    // best effort: without a packet filter there is nothing to read, as said before.
+    guard let filter = try? PacketFilter(), let dropping = try? filter.dropping() else { return }
+    for chain in dropping {
+      add(
+        "layers", "packet filter of others", .missing,
+        "\(chain) drops what it does not know: native apps reach other hosts only over networks that an engine made",
+        fix: "let their bridges through: `nft insert rule \(chain) iifname \"asb*\" accept` and the same with oifname")
+    }
   }
 
   /// What an ordinary user's native apps need, besides what root's do.
