@@ -213,3 +213,8 @@ int cl_reflink(int in, int out) { return (int)result(ioctl(out, FICLONE, in)); }
 
 int64_t cl_next_data(int fd, int64_t offset) { return result(lseek64(fd, offset, SEEK_DATA)); }
 int64_t cl_next_hole(int fd, int64_t offset) { return result(lseek64(fd, offset, SEEK_HOLE)); }
+
+ssize_t cl_find(const void *bytes, size_t length, const void *part, size_t part_length) {
+  const char *found = memmem(bytes, length, part, part_length);
+  return found ? found - (const char *)bytes : -ENOENT;
+}

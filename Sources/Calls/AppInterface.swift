@@ -123,14 +123,12 @@ package actor AppInterface: AppDoors {
   // MARK: Judging
 
   /// Begins a call that may be made.
-  nonisolated func begin(
-    _ name: String, _ parameters: JSONValue, from peer: PeerCredentials, _ caller: Caller
-  ) throws(RPCFailure) -> RPCAnswer {
-    guard let entry = CallTable.named[name] else {
+  nonisolated func begin(_ call: RPCCall, _ caller: Caller) throws(RPCFailure) -> RPCAnswer {
+    guard let entry = CallTable.named[call.method] else {
       throw RPCFailure(
-        .unknownMethod, "there is no call '\(name.prefix(64))'", hint: "`supervisor calls` prints them all")
+        .unknownMethod, "there is no call '\(call.method.prefix(64))'", hint: "`supervisor calls` prints them all")
     }
-    let arguments = try Arguments(name, parameters, from: peer, entry.arguments.map(\.name))
+    let arguments = try Arguments(call, entry.arguments.map(\.name))
     for argument in entry.arguments { try argument.check(arguments) }
     let subject = entry.subject.flatMap { arguments.object[$0]?.stringValue }
     // An app may look at itself.
@@ -336,6 +334,6 @@ private struct CallService: RPCService {
   let caller: Caller
 
   func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer {
-    try interface.begin(call.method, call.parameters, from: call.peer, caller)
+    try interface.begin(call, caller)
   }
 }

@@ -53,6 +53,9 @@ struct CallerFiles {
   var folder = AppPath.root
   /// By process, as the daemon numbers it.
   var processes: [Int32: ViewedProcess] = [:]
+  /// Whether a large answer is being made, and who waits for that: one at a time, so that an app that reads none of them costs little.
+  var isAnswering = false
+  var waiting: [CheckedContinuation<Void, Never>] = []
   private(set) var handles: [Int64: OpenHandle] = [:]
   /// Handles that ended with a right, to say so.
   private var revoked: Set<Int64> = []

@@ -4,4 +4,5 @@
 //         of each instance.
 // Never:  takes an app's word for who it is: a connection belongs to the app whose socket it came by, if the kernel shows the peer in
 //         that app's cgroup. Nothing in a call names the caller.
-// Next:   AppInterface.swift (sockets), CallTable.swift (the table), Caller.swift (rights of one instance), RightSet.swift (the check).
+// Next:   AppInterface.swift (sockets), CallTable.swift (the table), Caller.swift (rights of one instance), RightSet.swift (the check),
+//         FileWork.swift (how work on files is done in an app's name).

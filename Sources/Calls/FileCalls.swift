@@ -31,8 +31,9 @@ let fileCalls: [Call] = [
     let path = try arguments.path("path", caller)
     let offset = try arguments.place("offset") ?? 0
     let length = try arguments.length("length")
-    return FileJob([(.fileRead, path)]) { (files) throws(FileProblem) in
-      try files.read(path, offset: offset, length: length)
+    let most = arguments.mostBytes
+    return FileJob([(.fileRead, path)], isLarge: true) { (files) throws(FileProblem) in
+      try files.read(path, offset: offset, length: length, most: most)
     }
   },
   fileCall(

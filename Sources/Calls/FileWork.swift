@@ -8,12 +8,16 @@ internal import Storage
 /// What a call does to files: the rights it takes on the paths as they were written, and the work, on a thread that has the app's ids.
 struct FileJob: Sendable {
   var rights: [(right: Right, path: AppPath)] = []
+  /// Its answer may fill a frame.
+  var isLarge: Bool
   var work: @Sendable (AppFiles) throws(FileProblem) -> JSONValue
 
   init(
-    _ rights: [(right: Right, path: AppPath)], _ work: @escaping @Sendable (AppFiles) throws(FileProblem) -> JSONValue
+    _ rights: [(right: Right, path: AppPath)], isLarge: Bool = false,
+    _ work: @escaping @Sendable (AppFiles) throws(FileProblem) -> JSONValue
   ) {
     self.rights = rights
+    self.isLarge = isLarge
     self.work = work
   }
 }
@@ -29,8 +33,25 @@ extension AppInterface {
     let asked = job.rights.first?.path
     return .later { () throws(RPCFailure) in
       try await self.keep(audits)
-      return try await self.work(call, asked, caller, arguments, rules, job.work)
+      guard job.isLarge else { return try await self.work(call, asked, caller, arguments, rules, job.work) }
+      return try await self.inTurn(caller, arguments) { () throws(RPCFailure) in
+        try await self.work(call, asked, caller, arguments, rules, job.work)
+      }
     }
+  }
+
+  /// One of an instance's at a time, and not before its peer has read most of what it was answered.
+  private func inTurn(
+    _ caller: Caller, _ arguments: Arguments, _ body: @Sendable () async throws(RPCFailure) -> JSONValue
+  ) async throws(RPCFailure) -> JSONValue {
+    while caller.files.isAnswering { await withCheckedContinuation { caller.files.waiting.append($0) } }
+    caller.files.isAnswering = true
+    defer {
+      caller.files.isAnswering = false
+      if !caller.files.waiting.isEmpty { caller.files.waiting.removeFirst().resume() }
+    }
+    do { try await arguments.call.room() } catch { throw RPCFailure(.closed, "the peer is gone") }
+    return try await body()
   }
 
   /// What must be written down before the work, if the caller may do all of it. On the interface's loop.
@@ -216,13 +237,16 @@ extension Arguments {
   /// A number of bytes to read.
   func length(_ key: String) throws(RPCFailure) -> Int? {
     guard let number = try place(key) else { return nil }
-    guard number <= AppFiles.mostBytes else {
+    guard number <= mostBytes else {
       throw RPCFailure(
-        .tooLarge, "one call reads at most \(AppFiles.mostBytes) bytes",
-        data: .object(["limit": .integer(Int64(AppFiles.mostBytes))]))
+        .tooLarge, "\(call.share > 1 ? "each call of this batch" : "one call") reads at most \(mostBytes) bytes",
+        data: .object(["limit": .integer(Int64(mostBytes))]))
     }
     return Int(number)
   }
+
+  /// What its part of a frame holds.
+  var mostBytes: Int { AppFiles.mostBytes / call.share }
 
   func bytes(_ key: String) throws(RPCFailure) -> [UInt8] {
     let encoding = try text("encoding") ?? "utf8"

@@ -16,8 +16,9 @@ let folderCalls: [Call] = [
     let cursor = try arguments.text("cursor")
     let limit = try arguments.integer("limit") ?? 1000
     guard 1...1000 ~= limit else { throw RPCFailure(.invalidParameters, "limit is 1 to 1000") }
-    return FileJob([(.fileList, path)]) { (files) throws(FileProblem) in
-      try files.list(path, cursor: cursor, limit: Int(limit))
+    let most = max(1, min(Int(limit), 1000 / arguments.call.share))
+    return FileJob([(.fileList, path)], isLarge: true) { (files) throws(FileProblem) in
+      try files.list(path, cursor: cursor, limit: most)
     }
   },
   fileCall(
@@ -86,6 +87,28 @@ let folderCalls: [Call] = [
         try files.list(path, cursor: nil, limit: 1)
       }
       return await interface.settle(path, caller)
+    }
+  },
+  fileCall(
+    "fs.search", ["SearchFiles", "SearchContent"],
+    [
+      path, .init("pattern", .text, required: false), .init("content", .text, required: false),
+      .init("limit", .number, required: false),
+    ], .fileList,
+    "things below a folder by name (* and ?) and, with `content`, files that hold a text (fs.read); takes the right for all of it"
+  ) { (caller, arguments) throws(RPCFailure) in
+    let path = try arguments.path("path", caller)
+    let pattern = try arguments.text("pattern") ?? "*"
+    let content = try arguments.text("content")
+    let limit = try arguments.integer("limit") ?? 100
+    guard 1...500 ~= limit else { throw RPCFailure(.invalidParameters, "limit is 1 to 500") }
+    guard 1...255 ~= pattern.utf8.count, 1...1024 ~= content?.utf8.count ?? 1 else {
+      throw RPCFailure(.invalidParameters, "pattern has 1 to 255 bytes, content 1 to 1024")
+    }
+    let rights: [(right: Right, path: AppPath)] = [(.fileList, path)] + (content == nil ? [] : [(.fileRead, path)])
+    let most = max(1, min(Int(limit), 500 / arguments.call.share))
+    return FileJob(rights, isLarge: true) { (files) throws(FileProblem) in
+      try files.search(path, pattern: pattern, content: content, limit: most)
     }
   },
   fileCall(

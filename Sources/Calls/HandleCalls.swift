@@ -48,7 +48,8 @@ let handleCalls: [Call] = [
   ) { (file, arguments) throws(RPCFailure) in
     let length = try arguments.length("length") ?? 0
     let offset = try arguments.place("offset")
-    return FileJob([]) { (_) throws(FileProblem) in try AppFiles.readOpen(file.file, at: offset, length, "\(file.path)")
+    return FileJob([], isLarge: true) { (_) throws(FileProblem) in
+      try AppFiles.readOpen(file.file, at: offset, length, "\(file.path)")
     }
   },
   handleCall(

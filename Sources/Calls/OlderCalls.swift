@@ -12,7 +12,7 @@ let olderCalls: [Call] = [
     let mark = arguments.object["rid"] ?? .null
     do throws(RPCFailure) {
       guard name != "api_call" else { throw RPCFailure(.invalidRequest, "api_call does not call itself") }
-      switch try interface.begin(name, arguments.object["data"] ?? .object([:]), from: arguments.peer, caller) {
+      switch try interface.begin(arguments.call.instead(name, arguments.object["data"] ?? .object([:])), caller) {
       case .now(let result): return .now(answer(mark, result))
       case .handing(let body):
         return .handing { () throws(RPCFailure) in

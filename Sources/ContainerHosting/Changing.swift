@@ -18,10 +18,13 @@ extension ContainerHost {
       return await register.setLaunch(instance.handle, new)
     }
     let group = cgroup(instance, try await link.facts())
+    // An ordinary user's engine may have no say over cores, and refuses everything together with them.
+    let namesCores = before.cpuset != nil || after.cpuset != nil
     try await carryOut(
       instance, group, before: before, after: after, shares: (CPUShare(old.policy), share),
       engine: Resources(old.policy) == Resources(new.policy)
-        ? nil : (Resources(restoring: old.policy), Resources(restoring: new.policy)))
+        ? nil
+        : (Resources(restoring: old.policy, cores: namesCores), Resources(restoring: new.policy, cores: namesCores)))
     // Last: what systemd is told it puts in force at once, without asking whether less memory is enough.
     try await files.hold(group, after, share)
     if before.memoryReservation != after.memoryReservation { await files.tellProtection(group) }
@@ -109,7 +112,8 @@ extension ContainerHost {
       wide.cpus = nil
       wide.cpuset = nil
       try await limited(instance, group, wide, share, former: policy.limits)
-      try await update(instance, Resources(restoring: policy), engine)
+      let namesCores = !facts.isRootless || policy.limits.cpuset != nil
+      try await update(instance, Resources(restoring: policy, cores: namesCores), engine)
     }
     try await limited(instance, group, policy.limits, share, former: policy.limits)
     try await files.hold(group, policy.limits, share)
@@ -143,12 +147,13 @@ extension Resources {
     pidsLimit = limits.pids.map { Int64(clamping: $0) } ?? -1
   }
 
-  /// The same for a container that runs: what is left out would stay as it is, so no limit is said as all there is.
-  init(restoring policy: Policy) {
+  /// The same for a container that runs: what is left out would stay as it is, so no limit is said as all there is. Without `cores` they
+  /// stay as they are.
+  init(restoring policy: Policy, cores namesCores: Bool) {
     self.init(policy)
     let cores = sysconf(Int32(_SC_NPROCESSORS_ONLN))
     if nanoCPUs == nil { nanoCPUs = Int64(cores) * 1_000_000_000 }
-    if cpuset == nil {
+    if namesCores, cpuset == nil {
       // best effort: without it the cores stay as they are, which shows as a difference.
       cpuset = (try? File.text("/sys/devices/system/cpu/online"))?.filter { !$0.isWhitespace }
     }

@@ -7,13 +7,15 @@ extension AppFiles {
   /// The most bytes that one call reads.
   package static let mostBytes = 2 << 20
 
-  /// Bytes from `offset` on; without `length` all of them, which must not be more than `mostBytes`.
-  package func read(_ path: AppPath, offset: Int64, length: Int?) throws(FileProblem) -> JSONValue {
+  /// Bytes from `offset` on; without `length` all of them, which must not be more than `most`.
+  package func read(_ path: AppPath, offset: Int64, length: Int?, most: Int = mostBytes) throws(FileProblem)
+    -> JSONValue
+  {
     let file = try reopen(try find(path, [.fileRead]), O_RDONLY)
     let size = try status(file, path).st_size
     let rest = max(0, Int64(size) - offset)
-    if length == nil, rest > Self.mostBytes { throw .tooLarge(limit: Self.mostBytes) }
-    let bytes = try Self.read(file, at: offset, length ?? Self.mostBytes, path.description)
+    if length == nil, rest > most { throw .tooLarge(limit: most) }
+    let bytes = try Self.read(file, at: offset, length ?? most, path.description)
     return Self.answer(bytes, size: Int64(size), isEnd: offset + Int64(bytes.count) >= Int64(size))
   }
 

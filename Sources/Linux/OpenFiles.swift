@@ -52,3 +52,8 @@ package enum OpenFile {
     _ = try checkShim("rename", name) { cl_rename_new(folder, name, other, new) }
   }
 }
+
+extension UnsafeRawBufferPointer {
+  /// Whether a part stands somewhere in these bytes.
+  package func holds(_ part: [UInt8]) -> Bool { cl_find(baseAddress, count, part, part.count) >= 0 }
+}

@@ -61,7 +61,8 @@ package final class Workers: @unchecked Sendable {
     pthread_mutex_lock(lock)
     defer { pthread_mutex_unlock(lock) }
     guard !isStopped else { return SystemFault(call: "pthread_create", subject: name, code: ESHUTDOWN) }
-    if idle == 0, threads < most, let fault = begin(), threads == 0 { return fault }
+    // Those that wait may be meant for what stands there already.
+    if idle <= ready.count, threads < most, let fault = begin(), threads == 0 { return fault }
     if waiting[key] == nil {
       waiting[key] = [job]
       ready.append(key)

@@ -4,24 +4,20 @@ package import Model
 /// A call's named arguments; every one must be known, present if needed, and of its type.
 package struct Arguments: Sendable {
   package let object: JSONObject
+  /// Of this one.
+  package let call: RPCCall
   /// Who asks, as the kernel says.
-  package let peer: PeerCredentials
+  package var peer: PeerCredentials { call.peer }
 
   package init(_ call: RPCCall, _ known: [String]) throws(RPCFailure) {
-    try self.init(call.method, call.parameters, from: call.peer, known)
-  }
-
-  package init(
-    _ method: String, _ parameters: JSONValue, from peer: PeerCredentials, _ known: [String]
-  ) throws(RPCFailure) {
-    self.peer = peer
-    switch parameters {
+    self.call = call
+    switch call.parameters {
     case .object(let object): self.object = object
     default: throw RPCFailure(.invalidParameters, "arguments are given by name")
     }
     for key in object.keys where !known.contains(key) {
       throw RPCFailure(
-        .invalidParameters, "\(method) has no argument '\(key)'",
+        .invalidParameters, "\(call.method) has no argument '\(key)'",
         hint: "it takes: \(known.joined(separator: ", "))")
     }
   }

@@ -10,6 +10,8 @@ package struct RPCCall: Sendable {
   package let parameters: JSONValue
   /// What was passed with the call's frame (SCM_RIGHTS), in order; `"fd": 0` in its parameters means the first.
   package let descriptors: [SharedDescriptor]
+  /// How many answers come in one frame with this one's: it has that part of a frame.
+  package let share: Int
   fileprivate let id: RPCID?
   fileprivate let connection: UInt64
   fileprivate let server: RPCServer
@@ -18,6 +20,19 @@ package struct RPCCall: Sendable {
   package func send(_ item: JSONValue) async throws {
     guard let id else { return }
     try await server.send(Outgoing.item(id, item), on: connection)
+  }
+
+  /// Suspends while the peer has not read what it was answered before; throws CancellationError once it is gone. For who is about to
+  /// make a large answer.
+  package func room() async throws { try await server.room(on: connection) }
+}
+
+extension RPCCall {
+  /// The same peer's call of something else, answered in the place of this one.
+  package func instead(_ method: String, _ parameters: JSONValue) -> RPCCall {
+    RPCCall(
+      peer: peer, method: method, parameters: parameters, descriptors: descriptors, share: share, id: id,
+      connection: connection, server: server)
   }
 }
 
@@ -311,7 +326,7 @@ package actor RPCServer {
         write(Outgoing.failure(request, RPCFailure(.invalidRequest, "this id is already in use")), id)
         return
       }
-      switch begin(makeCall(incoming, passed, id, connection)) {
+      switch begin(makeCall(incoming, passed, 1, id, connection)) {
       case .answered(let answer): if let answer { write(answer, id) }
       case .later(let call, let body):
         let user = connection.quotaUser
@@ -337,7 +352,7 @@ package actor RPCServer {
     let begun = batch.map { value in
       switch IncomingCall.read(value) {
       case .failure(let rejected): Begun.answered(Outgoing.failure(rejected.id, rejected.failure))
-      case .success(let incoming): begin(makeCall(incoming, passed, id, connection))
+      case .success(let incoming): begin(makeCall(incoming, passed, batch.count, id, connection))
       }
     }
     guard begun.contains(where: { if case .later = $0 { true } else { false } }) else {
@@ -416,11 +431,11 @@ package actor RPCServer {
   }
 
   private func makeCall(
-    _ incoming: IncomingCall, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection
+    _ incoming: IncomingCall, _ passed: [SharedDescriptor], _ share: Int, _ id: UInt64, _ connection: Connection
   ) -> RPCCall {
     RPCCall(
       peer: connection.peer, method: incoming.method, parameters: incoming.parameters, descriptors: passed,
-      id: incoming.id, connection: id, server: self)
+      share: share, id: incoming.id, connection: id, server: self)
   }
 
   private static func outcome(of call: RPCCall, _ body: Body) async -> Answer? {
@@ -468,6 +483,10 @@ package actor RPCServer {
     try Task.checkCancellation()
     guard connections[id] != nil else { throw CancellationError() }
     write(message, id)
+    try await room(on: id)
+  }
+
+  fileprivate func room(on id: UInt64) async throws {
     guard let connection = connections[id] else { throw CancellationError() }
     if connection.unsent > highWater(connection) {
       await withCheckedContinuation { connection.waiting.append($0) }

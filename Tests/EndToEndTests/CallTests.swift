@@ -63,6 +63,9 @@ private let everyCall: [Asked] = [
   Asked(
     "fs.list", #"{"path":"/data/a","cursor":"Zg=="}"#,
     #"{"entries":[{"name":"new","type":"file","size":0}],"cursor":null}"#),
+  Asked(
+    "fs.search", #"{"path":"/data/a","pattern":"?","content":"hole"}"#,
+    #"{"found":[{"path":"/data/a/f","type":"file"}],"whole":true}"#),
   Asked("fs.copy", #"{"from":"/data/a/f","to":"/data/a/copy"}"#, #"{"bytes":5}"#),
   Asked("fs.move", #"{"from":"/data/a/copy","to":"/data/a/b/moved"}"#),
   Asked("fs.truncate", #"{"path":"/data/a/b/moved","size":2}"#),
@@ -85,6 +88,79 @@ private let everyCall: [Asked] = [
 
 /// What ends the caller has a test of its own.
 private let lastCall = Asked("app.exit", #"{"code":7}"#)
+
+/// What an app gets of files, its own and others', by name; then it reads on by a handle.
+private let filesProgram = """
+  import json, os, sys, threading, time
+  sys.path.insert(0, "/app")
+  from appsupervisor import Supervisor, SupervisorError
+  supervisor = Supervisor()
+  out = {}
+  def said(call, **arguments):
+      try:
+          return supervisor.call(call, 20, **arguments)
+      except SupervisorError as error:
+          return error.code
+  with supervisor.open_file("/data/f", "x") as file:
+      file.write("hello")
+  with supervisor.open_file("/data/f") as file:
+      out["read"] = file.read()
+      try:
+          os.write(file.fileno(), b"x")
+      except OSError as error:
+          out["cannot write"] = error.errno
+  out["own"] = os.stat("/data/f").st_uid == os.getuid()
+  blob = os.urandom(5 << 20)
+  with supervisor.open_file("/data/big", "wb") as file:
+      file.write(blob)
+  out["big"] = supervisor.read_file("/data/big") == blob
+  out["too large"] = said("fs.read", path="/data/big")
+  supervisor.write_file("/tmp/t", "in memory", create=True)
+  out["tmp"] = open("/tmp/t").read()
+  out["read only"] = said("fs.write", path="/app/asks.py", data="x")
+  os.mkdir("/data/keys")
+  open("/data/keys/k", "w").write("KEY")
+  for name, target in [("magic", "/proc/self/root/etc/passwd"), ("absolute", "/etc/passwd"),
+                       ("up", "../../../../../etc/passwd"), ("mount", "../tmp/t"), ("key", "keys/k")]:
+      os.symlink(target, "/data/" + name)
+      out["link " + name] = said("fs.read", path="/data/" + name)
+      out["through " + name] = said("fs.write", path="/data/" + name, data="x")
+  os.mkfifo("/data/fifo")
+  began = time.monotonic()
+  out["fifo"] = said("fs.open", path="/data/fifo")
+  out["fast"] = time.monotonic() - began < 2
+  for path in ["/proc/self/environ", "/proc/1/environ", "/sys/kernel/profiling", "/dev/null",
+               "/run/supervisor/app.sock", "/data/../proc/self/status"]:
+      out["kernel " + path] = said("fs.read", path=path)
+  out["keys"] = said("fs.read", path="/data/x/../keys/k")
+  out["tree"] = said("fs.move", **{"from": "/data/keys", "to": "/data/mine"})
+  over = []
+  def flip():
+      while not over:
+          for target in ["keys/k", None]:
+              try:
+                  if target:
+                      os.symlink(target, "/data/next")
+                  else:
+                      open("/data/next", "w").write("mine")
+                  os.rename("/data/next", "/data/race")
+              except OSError:
+                  pass
+  flipper = threading.Thread(target=flip)
+  flipper.start()
+  seen = [said("fs.read", path="/data/race") for _ in range(1500)]
+  over.append(1)
+  flipper.join()
+  out["race"] = any(isinstance(one, dict) and "KEY" in one["data"] for one in seen)
+  out["raced"] = any(isinstance(one, dict) for one in seen) and -32001 in seen
+  handles = [said("fs.open", path="/data/f", handle=True) for _ in range(65)]
+  out["handles"] = [handles[0]["handle"], handles[63]["handle"], handles[64]]
+  print(json.dumps(out), flush=True)
+  while True:
+      time.sleep(0.1)
+      got = said("fs.pread", handle=1, length=5, offset=0)
+      print(got if isinstance(got, int) else got["data"], flush=True)
+  """
 
 /// An app that makes the calls of `/app/asks.json` through the Python SDK, prints an answer a line, and stays.
 private struct Asking {
@@ -270,6 +346,61 @@ private struct Asking {
       #expect(instance.up().code == 0)
       let decided = instance.run("perm", "list", "asks", "--format", "json").lines.first?["decided"]
       #expect(decided == .array([]), "\(decided?.text ?? "")")
+    }
+  }
+
+  @Test(
+    "an app gets its own files as its own user, and nothing by links, races and odd files",
+    arguments: StreamPlace.available)
+  func files(place: StreamPlace) throws {
+    let asking = Asking(place: place)
+    try asking.with { instance in
+      try asking.prepare(instance, [])
+      try filesProgram.write(toFile: "\(instance.policies)/app/asks.py", atomically: true, encoding: .utf8)
+      try instance.write(
+        "asks",
+        asking.policy(
+          "asks", "permissions: [fs.read, fs.write, fs.create, fs.delete, \"deny:fs.read:/data/keys/**\"]\n"))
+      let up = instance.up()
+      #expect(up.code == 0, "\(up.err)")
+      var text = ""
+      eventually("it has looked at all of them", seconds: 60) {
+        text = instance.run("logs", "asks").out
+        return text.contains("}\n") || text.contains("Error")
+      }
+      let line = text.split(separator: "\n").first { $0.hasPrefix("{") } ?? ""
+      let out = try #require(try? JSONValue(parsing: Array(line.utf8)), "\(text)")
+      var expected: [String: JSONValue] = [
+        "read": "hello", "cannot write": .integer(9), "own": true, "big": true, "too large": -32004,
+        "tmp": "in memory", "read only": -32001, "fifo": -32602, "fast": true, "keys": -32001, "tree": -32001,
+        "race": false, "raced": true, "handles": .array([1, 64, -32003]),
+      ]
+      for name in ["magic", "absolute", "up", "mount", "key"] {
+        expected["link \(name)"] = name == "key" ? -32001 : -32002
+        expected["through \(name)"] = -32002
+      }
+      for path in out.objectValue?.keys.filter({ $0.hasPrefix("kernel ") }) ?? [] { expected[path] = -32002 }
+      #expect(expected.count == out.objectValue?.count)
+      for (name, value) in expected.sorted(by: { $0.key < $1.key }) {
+        #expect(out[name] == value, "\(name): \(out[name]?.text ?? "nothing")")
+      }
+      // A right that is taken away ends what was opened under it.
+      func last() -> String { instance.run("logs", "--tail", "1", "asks").out }
+      eventually("it reads by its handle") { last() == "hello\n" }
+      let daemon = try #require(instance.daemon)
+      func roots() -> Int {
+        let folder = "/proc/\(daemon)/fd"
+        return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).count {
+          ["/", "/data", "/data/f", "/tmp", "/app"].contains(
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) ?? "")
+        }
+      }
+      #expect(roots() > 60)
+      #expect(instance.run("perm", "revoke", "asks", "fs.read:/data/f").code == 0)
+      eventually("its handle has ended") { last() == "-32008\n" }
+      // Nothing of it is held once it has ended.
+      #expect(instance.run("down", "--all", "-y").code == 0)
+      eventually("what it saw is let go of") { roots() == 0 }
     }
   }
 

@@ -252,6 +252,24 @@ private final class Place {
     #expect(names == (0..<50).map { "\($0)" }.sorted() + ["//4="])
   }
 
+  @Test("a search finds by name and by text, also across what is read at once, and follows no link")
+  func search() throws {
+    let place = try Place()
+    place.link("beside", "../b")
+    touch("\(place.inside)/data/a/sub/big.txt", Data(repeating: 65, count: (1 << 18) - 3) + Data("needle".utf8))
+    func found(_ folder: String, _ pattern: String, _ content: String? = nil) throws -> [String] {
+      let answer = try place.files.search(path(folder), pattern: pattern, content: content, limit: 10)
+      #expect(answer["whole"] == true)
+      return answer["found"]?.arrayValue?.compactMap { $0["path"]?.stringValue } ?? []
+    }
+    #expect(try found("/data/a", "*") == ["/data/a/beside", "/data/a/f", "/data/a/sub", "/data/a/sub/big.txt"])
+    #expect(try found("/data/a", "*.t?t") == ["/data/a/sub/big.txt"])
+    #expect(try found("/data/a", "*", "needle") == ["/data/a/sub/big.txt"])
+    #expect(try found("/data/a", "*", "CANARY") == [])
+    #expect(throws: FileProblem.self) { try found("/data", "*") }
+    #expect(throws: FileProblem.self) { try found("/data/a/beside", "*") }
+  }
+
   @Test("work of one key runs in its order, and one that waits holds up nobody else")
   func workers() async throws {
     let workers = Workers(name: "test-files", most: 2) { () throws(SystemFault) in try AppFiles.prepareThread() }

@@ -87,3 +87,6 @@ int cl_reflink(int in, int out);
 // lseek(2) with SEEK_DATA and SEEK_HOLE: behind _GNU_SOURCE. -ENXIO: nothing but a hole is left.
 int64_t cl_next_data(int fd, int64_t offset);
 int64_t cl_next_hole(int fd, int64_t offset);
+
+// memmem(3), behind _GNU_SOURCE: where a part begins in some bytes, or -ENOENT.
+ssize_t cl_find(const void *bytes, size_t length, const void *part, size_t part_length);
