@@ -120,7 +120,7 @@ let package = Package(
     tests("ModelTests", ["Model"]),
     tests("RPCTests", ["Model", "Linux", "RPC"]),
     tests("HealthTests", ["Model", "Linux", "Health"]),
-    tests("CallsTests", ["Model", "Calls"]),
+    tests("CallsTests", ["Model", "RPC", "Calls"]),
     tests("StorageTests", ["Model", "Storage"]),
     tests("SupervisionTests", ["Model", "Supervision"]),
     tests("EndToEndTests", ["Model", "ImageStorage"]),
