@@ -12,11 +12,11 @@ package final class AppView: Sendable {
     package let isReadOnly: Bool
   }
 
-  /// File systems that hold files. Everything else is the kernel's own, and not there for who asks here.
+  /// File systems that hold files. Everything else is the kernel's own, or answered by a program that may be the app's (FUSE), and not
+  /// there for who asks here.
   private static let kinds: Set<String> = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "zfs", "overlay", "aufs", "tmpfs", "ramfs", "squashfs",
-    "erofs", "iso9660", "vfat", "exfat", "ntfs3", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "fuse",
-    "fuseblk", "fuse.fuse-overlayfs", "fuse.sshfs", "fuse.s3fs", "fuse.glusterfs",
+    "erofs", "iso9660", "vfat", "exfat", "ntfs3", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs",
   ]
   private static let kernels = ["proc", "sys", "dev"]
 
