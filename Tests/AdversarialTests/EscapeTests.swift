@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Model
 import Testing
 
@@ -34,7 +35,17 @@ extension Attacks {
         answer.steps.filter { $0.call.hasPrefix("reached") }.flatMap { $0.detail.split(separator: " ") }
           .compactMap { Int($0) })
       #expect(reached.subtracting(golden).isEmpty, "calls that nobody looked at can be reached")
-      #expect(golden.subtracting(reached).count <= 10, "\(golden.subtracting(reached).sorted())")
+      let missing = golden.subtracting(reached).filter { Self.isKnown($0) }
+      #expect(missing.count <= 10, "\(missing.sorted())")
+    }
+
+    /// Whether this kernel has such a call: those after cachestat(2), and those for probes, came with Linux 6.5 and later.
+    private static func isKnown(_ call: Int) -> Bool {
+      var names = utsname()
+      uname(&names)
+      let release = withUnsafeBytes(of: &names.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      let numbers = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
+      return !numbers.lexicographicallyPrecedes([6, 18]) || (call < 451 && ![335, 336].contains(call))
     }
 
     @Test(

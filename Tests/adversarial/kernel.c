@@ -233,8 +233,10 @@ static int call_number(int number) {
     _exit(getpid() != self ? 0 : code == EPERM ? 1 : code == ENOSYS ? 2 : 0);
   }
   int status = 0;
+  // Some wait for ever; what nobody knows never does, however slow the machine.
+  int patience = number > 467 ? 10000 : 100;
   for (int waited = 0; waitpid(child, &status, WNOHANG) == 0; waited++) {
-    if (waited == 100) kill(-child, SIGKILL), kill(child, SIGKILL);
+    if (waited == patience) kill(-child, SIGKILL), kill(child, SIGKILL);
     usleep(1000);
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
