@@ -50,7 +50,8 @@ struct Call: Sendable {
 
 /// Every call there is; what is dispatched and what `supervisor calls` prints.
 package enum CallTable {
-  static let all: [Call] = basicCalls + permissionCalls + storeCalls + fileCalls + folderCalls + handleCalls
+  static let all: [Call] =
+    basicCalls + permissionCalls + storeCalls + fileCalls + folderCalls + handleCalls + watchCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

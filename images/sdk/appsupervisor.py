@@ -107,6 +107,7 @@ class _Waiting:
     def __init__(self):
         self.done = threading.Event()
         self.answer = None
+        self.on_item = None
 
 
 class Supervisor:
@@ -130,12 +131,14 @@ class Supervisor:
         with self._lock:
             self._drop(self._socket)
 
-    def call(self, method, /, timeout=None, **arguments):
+    def call(self, method, /, timeout=None, on_item=None, **arguments):
         """Makes one call and returns its result. `timeout` in seconds: after it the call is cancelled and `TimedOut` raised.
 
+        `on_item` is called with what comes ahead of the answer (as from fs.watch), on the thread that reads; it must not wait or call.
         Where a call gives a descriptor, `fd` of the result is that descriptor in this process, which the caller closes.
         """
         waiting = _Waiting()
+        waiting.on_item = on_item
         with self._lock:
             connection = self._connect()
             number, self._next = self._next, self._next + 1
@@ -233,6 +236,12 @@ class Supervisor:
 
     def _hear(self, connection, message, passed):
         for answer in message if isinstance(message, list) else [message]:
+            if answer.get("method") == "$/item":
+                with self._lock:
+                    waiting = self._waiting.get(answer["params"]["id"])
+                if waiting is not None and waiting.on_item is not None:
+                    waiting.on_item(answer["params"]["item"])
+                continue
             result = answer.get("result")
             descriptor = passed.popleft() if isinstance(result, dict) and "fd" in result and passed else None
             if descriptor is not None:
