@@ -62,8 +62,7 @@ struct Call: Sendable {
 package enum CallTable {
   static let all: [Call] =
     basicCalls + permissionCalls + storeCalls + eventCalls + appCalls + memoryCalls + olderCalls + fileCalls
-    + folderCalls
-    + handleCalls
+    + folderCalls + handleCalls + watchCalls
 
   static let named: [String: Call] = {
     var calls: [String: Call] = [:]

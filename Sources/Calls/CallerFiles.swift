@@ -53,6 +53,8 @@ struct CallerFiles {
   var folder = AppPath.root
   /// By process, as the daemon numbers it.
   var processes: [Int32: ViewedProcess] = [:]
+  /// What it watches, by number.
+  var watches: [Int64: Watched] = [:]
   /// Whether a large answer is being made, and who waits for that: one at a time, so that an app that reads none of them costs little.
   var isAnswering = false
   var waiting: [CheckedContinuation<Void, Never>] = []
@@ -95,6 +97,9 @@ struct CallerFiles {
       handles[number] = nil
       if revoked.count >= Self.mostRevoked { revoked.removeAll() }
       revoked.insert(number)
+    }
+    for watched in watches.values where !rights.allows(.fileRead, watched.path.description) {
+      watched.end(revoked: true)
     }
   }
 

@@ -44,3 +44,17 @@ extension AppFiles {
     return .object([:])
   }
 }
+
+extension AppFiles {
+  /// Begins to tell what happens to a folder or file; what is below folders in it is not told.
+  package func watch(_ path: AppPath) throws(FileProblem) -> (watch: PlaceWatch, path: AppPath) {
+    let found = try find(path, [.fileRead])
+    guard found.isFolder || found.isFile else {
+      throw .refused(.invalid, "\(found.path) is a \(found.kind): files and folders are watched", hint: nil)
+    }
+    let watch = try system { () throws(SystemFault) in
+      try found.place.withRaw { (raw) throws(SystemFault) in try PlaceWatch(raw) }
+    }
+    return (watch, found.path)
+  }
+}

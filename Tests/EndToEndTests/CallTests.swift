@@ -80,6 +80,8 @@ private let everyCall: [Asked] = [
   Asked("fs.seek", #"{"handle":1,"offset":-4,"whence":"end"}"#, #"{"offset":1}"#),
   Asked("fs.pread", #"{"handle":1,"length":9,"offset":0}"#, #""data":"whoLE""#), Asked("fs.sync", #"{"handle":1}"#),
   Asked("fs.close", #"{"handle":1}"#), Asked("fs.open", #"{"path":"/data/a/f"}"#, #""path":"/data/a/f""#),
+  Asked("fs.watch", #"{"path":"/data/a","timeout_ms":1}"#, #"{"watch":1}"#),
+  Asked("fs.unwatch", #"{"watch":1}"#, #"{"ended":false}"#),
   Asked("fs.usage", #"{"mount":"/data"}"#, #"{"mount":"/data","size":"#),
   Asked("fs.mounts", "{}", #"{"path":"/data","type":"#), Asked("fs.chdir", #"{"path":"/data/a"}"#),
   Asked("fs.getcwd", "{}", #""path":"/"#), Asked("fs.delete", #"{"path":"/data/a/link"}"#),
@@ -153,6 +155,24 @@ private let filesProgram = """
   flipper.join()
   out["race"] = any(isinstance(one, dict) and "KEY" in one["data"] for one in seen)
   out["raced"] = any(isinstance(one, dict) for one in seen) and -32001 in seen
+  items, begun, ended = [], threading.Event(), []
+  def told(item):
+      items.append([item.get("event"), item.get("name")])
+      begun.set()
+  os.mkdir("/data/seen")
+  watcher = threading.Thread(target=lambda: ended.append(supervisor.call("fs.watch", 20, told, path="/data/seen")))
+  watcher.start()
+  begun.wait(10)
+  open("/data/seen/one", "w").write("1")
+  os.remove("/data/seen/one")
+  for _ in range(100):
+      if ["removed", "one"] in items:
+          break
+      time.sleep(0.05)
+  out["watched"] = [one for one in items if one[0] in ("created", "written", "removed")]
+  out["unwatched"] = said("fs.unwatch", watch=1)
+  watcher.join(10)
+  out["ended"] = ended
   handles = [said("fs.open", path="/data/f", handle=True) for _ in range(65)]
   out["handles"] = [handles[0]["handle"], handles[63]["handle"], handles[64]]
   print(json.dumps(out), flush=True)
@@ -373,7 +393,10 @@ private struct Asking {
       var expected: [String: JSONValue] = [
         "read": "hello", "cannot write": .integer(9), "own": true, "big": true, "too large": -32004,
         "tmp": "in memory", "read only": -32001, "fifo": -32602, "fast": true, "keys": -32001, "tree": -32001,
-        "race": false, "raced": true, "handles": .array([1, 64, -32003]),
+        "race": false, "raced": true, "unwatched": .object(["ended": true]),
+        "ended": .array([.object(["watch": 1])]),
+        "watched": .array(["created", "written", "removed"].map { .array([.string($0), "one"]) }),
+        "handles": .array([1, 64, -32003]),
       ]
       for name in ["magic", "absolute", "up", "mount", "key"] {
         expected["link \(name)"] = name == "key" ? -32001 : -32002

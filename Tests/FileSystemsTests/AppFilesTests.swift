@@ -285,6 +285,24 @@ private final class Place {
       } catch { return geteuid() != 0 }
     }
     #expect(denied)
+    // Not even root's own id brings it back: another's file is another's.
+    let path = "/tmp/app-files-\(UInt64.random(in: 0 ... .max))"
+    touch(path)
+    defer { unlink(path) }
+    if geteuid() == 0 {
+      chown(path, 54321, 54321)
+      chmod(path, 0o600)
+      let codes = try await workers.run(2) {
+        [0, 54321, 0].map { (uid: UInt32) -> Int32 in
+          do throws(SystemFault) {
+            try AppFiles.assume(uid: uid, gid: uid, groups: [])
+            _ = try File.read(path)
+            return 0
+          } catch { return error.code }
+        }
+      }
+      #expect(codes == [EACCES, 0, EACCES])
+    }
     held.signal()
     try await waits
   }

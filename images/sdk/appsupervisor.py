@@ -115,6 +115,7 @@ class _Waiting:
     def __init__(self):
         self.done = threading.Event()
         self.answer = None
+        self.on_item = None
         self.events = None
 
 
@@ -184,12 +185,13 @@ class Supervisor:
         with self._lock:
             self._drop(self._socket)
 
-    def call(self, method, /, timeout=None, **arguments):
+    def call(self, method, /, timeout=None, on_item=None, **arguments):
         """Makes one call and returns its result. `timeout` in seconds: after it the call is cancelled and `TimedOut` raised.
 
+        `on_item` is called with what comes ahead of the answer (as from fs.watch), on the thread that reads; it must not wait or call.
         Where a call gives a descriptor, `fd` of the result is that descriptor in this process, which the caller closes.
         """
-        return self._make(method, arguments, timeout, None)
+        return self._make(method, arguments, timeout, None, on_item)
 
     def request(self, capability, reason=""):
         """Asks a person for a permission, unless it is decided already; True: it is granted. Without an answer it takes 30 s."""
@@ -203,9 +205,10 @@ class Supervisor:
         with self._lock:
             self._events.pop(subscription, None)
 
-    def _make(self, method, arguments, timeout, events):
+    def _make(self, method, arguments, timeout, events, on_item=None):
         waiting = _Waiting()
         waiting.events = events
+        waiting.on_item = on_item
         with self._lock:
             connection = self._connect()
             number, self._next = self._next, self._next + 1
@@ -302,6 +305,12 @@ class Supervisor:
 
     def _hear(self, connection, message, passed):
         for answer in message if isinstance(message, list) else [message]:
+            if answer.get("method") == "$/item":
+                with self._lock:
+                    waiting = self._waiting.get(answer["params"]["id"])
+                if waiting is not None and waiting.on_item is not None:
+                    waiting.on_item(answer["params"]["item"])
+                continue
             result = answer.get("result")
             descriptor = passed.popleft() if isinstance(result, dict) and "fd" in result and passed else None
             if descriptor is not None:
