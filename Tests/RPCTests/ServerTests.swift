@@ -347,9 +347,9 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
     }
     #expect(!more.closed && more.text.contains("notice"))
     socket.withRaw { raw in _ = shutdown(raw, Int32(SHUT_RDWR)) }
-    await rig.end()
     for _ in 0..<100 where Echo.ended.withLock({ $0 }) == 0 { try await Task.sleep(for: .milliseconds(20)) }
     #expect(Echo.ended.withLock { $0 } == 1)
+    await rig.end()
   }
 
   @Test("whoever leaves takes all calls along, batches and notifications too")
