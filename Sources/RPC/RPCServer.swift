@@ -1,75 +1,12 @@
 internal import Glibc
 package import Linux
-package import Model
-
-/// One call being served.
-package struct RPCCall: Sendable {
-  /// Who made the connection, as the kernel says.
-  package let peer: PeerCredentials
-  package let method: String
-  package let parameters: JSONValue
-  /// What was passed with the call's frame (SCM_RIGHTS), in order; `"fd": 0` in its parameters means the first.
-  package let descriptors: [SharedDescriptor]
-  /// How many answers come in one frame with this one's: it has that part of a frame.
-  package let share: Int
-  fileprivate let id: RPCID?
-  fileprivate let connection: UInt64
-  fileprivate let server: RPCServer
-
-  /// Sends one item ahead of the answer. Suspends while the peer is slow to read; throws CancellationError once it is gone.
-  package func send(_ item: JSONValue) async throws {
-    guard let id else { return }
-    try await server.send(Outgoing.item(id, item), on: connection)
-  }
-
-  /// Suspends while the peer has not read what it was answered before; throws CancellationError once it is gone. For who is about to
-  /// make a large answer.
-  package func room() async throws { try await server.room(on: connection) }
-}
-
-extension RPCCall {
-  /// The same peer's call of something else, answered in the place of this one.
-  package func instead(_ method: String, _ parameters: JSONValue) -> RPCCall {
-    RPCCall(
-      peer: peer, method: method, parameters: parameters, descriptors: descriptors, share: share, id: id,
-      connection: connection, server: server)
-  }
-}
-
-/// How a call is answered.
-package enum RPCAnswer: Sendable {
-  case now(JSONValue)
-  /// By a task of its own, which is cancelled when the peer cancels the call or goes away.
-  case later(@Sendable () async throws(RPCFailure) -> JSONValue)
-  /// The same, with a descriptor for the peer beside the result.
-  case handing(@Sendable () async throws(RPCFailure) -> RPCHanded)
-  /// At once; what the body has to tell from then on follows, by a task of its own that is cancelled when the peer goes away.
-  case stream(JSONValue, @Sendable (RPCNotices) async -> Void)
-}
-
-/// A result that brings a descriptor: it is sent with the first byte of its frame (SCM_RIGHTS), and the member `fd` of the result says
-/// which of the frame's descriptors it is. Closed here once it is sent, or cannot be.
-package struct RPCHanded: Sendable {
-  package var result: JSONObject
-  package var descriptor: SharedDescriptor
-
-  package init(_ result: JSONObject, _ descriptor: SharedDescriptor) {
-    self.result = result
-    self.descriptor = descriptor
-  }
-}
-
-/// What a server serves.
-package protocol RPCService: Sendable {
-  /// Begins one call, on the server's loop: it must not block. What takes its time is answered later.
-  func begin(_ call: RPCCall) throws(RPCFailure) -> RPCAnswer
-}
+internal import Model
 
 /// Serves one listening socket on an event loop. Each call runs as a task of its own; calls of a connection may be answered out of
 /// order. A peer that does not read is waited for, then closed; it costs nothing but its own buffer.
 package actor RPCServer {
   /// Bounds a connection is held to (security.md 2.6).
-  private static let inFlight = 128
+  static let inFlight = 128
   static let maximumConnections = 1024
   private static let acceptedAtOnce = 16
   private static let incompleteFrame = Duration.seconds(10)
@@ -77,7 +14,7 @@ package actor RPCServer {
   /// Descriptors that one message may bring, and that may wait for the rest of their frame.
   private static let passedDescriptors = 8
   /// Frames with descriptors that may wait to be sent; above it, no request is read.
-  private static let unsentDescriptors = 16
+  static let unsentDescriptors = 16
   /// Above this many unsent bytes, senders wait and no request is read.
   static let highWater = 1 << 20
 
@@ -115,9 +52,9 @@ package actor RPCServer {
     var unsent: Int { output.count - sent }
   }
 
-  private let loop: EventLoop
+  let loop: EventLoop
   private let listener: SharedDescriptor
-  private let service: any RPCService
+  let service: any RPCService
   private let admits: @Sendable (PeerCredentials) -> Bool
   let quota: PeerQuota
   /// By user, of those whom the quota binds.
@@ -287,7 +224,7 @@ package actor RPCServer {
   }
 
   /// The descriptors that came with the frame just cut; those of what is no frame are closed.
-  private func takePassed(_ connection: Connection) -> [SharedDescriptor] {
+  func takePassed(_ connection: Connection) -> [SharedDescriptor] {
     guard !connection.passed.isEmpty else { return [] }
     let end = connection.reader.position
     let taken = connection.passed.prefix { $0.place < end }
@@ -295,293 +232,13 @@ package actor RPCServer {
     return taken.flatMap(\.descriptors)
   }
 
-  private func take(_ frame: ArraySlice<UInt8>, _ id: UInt64, _ connection: Connection) {
-    let passed = takePassed(connection)
-    do throws(JSONSyntaxError) {
-      let value = try JSONValue(parsing: frame)
-      if let batch = value.arrayValue {
-        guard !batch.isEmpty, batch.count <= Self.inFlight else {
-          refuse(id, connection, RPCFailure(.invalidRequest, "a batch has 1 to \(Self.inFlight) requests"))
-          return
-        }
-        runBatch(
-          batch, passed, id, connection, PeerUse(calls: batch.count, bytes: frame.count, descriptors: passed.count))
-      } else {
-        run(value, passed, id, connection, PeerUse(calls: 1, bytes: frame.count, descriptors: passed.count))
-      }
-    } catch {
-      refuse(id, connection, RPCFailure(.parse, error.description))
-    }
-  }
-
-  private func run(
-    _ value: JSONValue, _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection, _ use: PeerUse
-  ) {
-    switch IncomingCall.read(value) {
-    case .failure(let rejected): write(Outgoing.failure(rejected.id, rejected.failure), id)
-    case .success(let incoming) where incoming.method == "$/cancel":
-      if let target = incoming.parameters["id"].flatMap({ RPCID($0) }) { connection.tasks[target]?.cancel() }
-    case .success(let incoming):
-      if let request = incoming.id, connection.tasks[request] != nil {
-        write(Outgoing.failure(request, RPCFailure(.invalidRequest, "this id is already in use")), id)
-        return
-      }
-      switch begin(makeCall(incoming, passed, 1, id, connection)) {
-      case .answered(let answer): if let answer { write(answer, id) }
-      case .later(let call, let body):
-        let user = connection.quotaUser
-        connection.running += 1
-        charge(user, use)
-        let number = nextStream
-        nextStream += 1
-        // Cancelled by $/cancel or when its connection is dropped.
-        let task = Task {
-          let answer = await Self.outcome(of: call, body)
-          connection.streams[number] = nil
-          self.finish(call, answer, id)
-          self.credit(user, use)
-        }
-        if let request = incoming.id { connection.tasks[request] = task } else { connection.streams[number] = task }
-      }
-    }
-  }
-
-  private func runBatch(
-    _ batch: [JSONValue], _ passed: [SharedDescriptor], _ id: UInt64, _ connection: Connection, _ use: PeerUse
-  ) {
-    let begun = batch.map { value in
-      switch IncomingCall.read(value) {
-      case .failure(let rejected): Begun.answered(Outgoing.failure(rejected.id, rejected.failure))
-      case .success(let incoming): begin(makeCall(incoming, passed, batch.count, id, connection))
-      }
-    }
-    guard begun.contains(where: { if case .later = $0 { true } else { false } }) else {
-      let answers = begun.compactMap { if case .answered(let answer) = $0 { answer } else { nil } }
-      if !answers.isEmpty { write(.array(answers), id) }
-      return
-    }
-    let user = connection.quotaUser
-    connection.running += 1
-    charge(user, use)
-    let number = nextStream
-    nextStream += 1
-    // Cancelled when its connection is dropped.
-    connection.streams[number] = Task {
-      var answers: [Answer] = []
-      await withTaskGroup(of: (Int, Answer?).self) { group in
-        for (place, call) in begun.enumerated() {
-          group.addTask {
-            switch call {
-            case .answered(let answer): return (place, answer.map { Answer($0) })
-            case .later(let call, let body): return (place, await Self.outcome(of: call, body))
-            }
-          }
-        }
-        var placed: [(Int, Answer)] = []
-        for await (place, answer) in group { if let answer { placed.append((place, answer)) } }
-        answers = placed.sorted { $0.0 < $1.0 }.map(\.1)
-      }
-      connection.streams[number] = nil
-      self.finishBatch(answers, id)
-      self.credit(user, use)
-    }
-  }
-
-  private enum Body: Sendable {
-    case plain(@Sendable () async throws(RPCFailure) -> JSONValue)
-    case handing(@Sendable () async throws(RPCFailure) -> RPCHanded)
-  }
-
-  /// A message, with what is passed beside it.
-  private struct Answer: Sendable {
-    var message: JSONValue
-    var descriptor: SharedDescriptor?
-
-    init(_ message: JSONValue, _ descriptor: SharedDescriptor? = nil) {
-      self.message = message
-      self.descriptor = descriptor
-    }
-
-    /// Says in its result which of the frame's descriptors is its own.
-    func numbered(_ index: Int) -> JSONValue {
-      guard var object = message.objectValue, var result = object["result"]?.objectValue else { return message }
-      result["fd"] = .integer(Int64(index))
-      object["result"] = .object(result)
-      return .object(object)
-    }
-  }
-
-  private enum Begun: Sendable {
-    /// Nil: a notification.
-    case answered(JSONValue?)
-    case later(RPCCall, Body)
-  }
-
-  private func begin(_ call: RPCCall) -> Begun {
-    do throws(RPCFailure) {
-      switch try service.begin(call) {
-      case .now(let result): return .answered(call.id.map { Outgoing.result($0, result) })
-      case .later(let body): return .later(call, .plain(body))
-      case .handing(let body): return .later(call, .handing(body))
-      case .stream(let result, let body):
-        open(body, on: call.connection)
-        return .answered(call.id.map { Outgoing.result($0, result) })
-      }
-    } catch { return .answered(call.id.map { Outgoing.failure($0, error) }) }
-  }
-
-  private func makeCall(
-    _ incoming: IncomingCall, _ passed: [SharedDescriptor], _ share: Int, _ id: UInt64, _ connection: Connection
-  ) -> RPCCall {
-    RPCCall(
-      peer: connection.peer, method: incoming.method, parameters: incoming.parameters, descriptors: passed,
-      share: share, id: incoming.id, connection: id, server: self)
-  }
-
-  private static func outcome(of call: RPCCall, _ body: Body) async -> Answer? {
-    do throws(RPCFailure) {
-      switch body {
-      case .plain(let body):
-        let result = try await body()
-        return call.id.map { Answer(Outgoing.result($0, result)) }
-      case .handing(let body):
-        let handed = try await body()
-        return call.id.map { Answer(Outgoing.result($0, .object(handed.result)), handed.descriptor) }
-      }
-    } catch {
-      return call.id.map { Answer(Outgoing.failure($0, error)) }
-    }
-  }
-
-  private func finish(_ call: RPCCall, _ answer: Answer?, _ id: UInt64) {
-    guard let connection = connections[id] else { return }
-    if let request = call.id { connection.tasks[request] = nil }
-    finishBatch(answer.map { [$0] } ?? [], id, asList: false)
-  }
-
-  private func finishBatch(_ answers: [Answer], _ id: UInt64, asList: Bool = true) {
-    guard let connection = connections[id] else { return }
-    connection.running -= 1
-    var descriptors: [SharedDescriptor] = []
-    let messages = answers.map { answer in
-      guard let descriptor = answer.descriptor else { return answer.message }
-      descriptors.append(descriptor)
-      return answer.numbered(descriptors.count - 1)
-    }
-    if asList, !messages.isEmpty {
-      write(.array(messages), id, descriptors)
-    } else {
-      for message in messages { write(message, id, descriptors) }
-    }
-    // Nothing to write still ends a connection that only waited for this.
-    if connection.closing { flush(id) } else { serve(id, connection) }
-  }
-
-  // MARK: Output
-
-  fileprivate func send(_ message: JSONValue, on id: UInt64) async throws {
-    try Task.checkCancellation()
-    guard connections[id] != nil else { throw CancellationError() }
-    write(message, id)
-    try await room(on: id)
-  }
-
-  fileprivate func room(on id: UInt64) async throws {
-    guard let connection = connections[id] else { throw CancellationError() }
-    if connection.unsent > highWater(connection) {
-      await withCheckedContinuation { connection.waiting.append($0) }
-      guard connections[id] != nil else { throw CancellationError() }
-    }
-  }
-
-  func write(_ message: JSONValue, _ id: UInt64, _ descriptors: [SharedDescriptor] = []) {
-    guard let connection = connections[id] else { return }
-    var payload: [UInt8] = []
-    message.write(to: &payload)
-    if !descriptors.isEmpty { connection.passing.append((connection.output.count, descriptors)) }
-    connection.output += (connection.reader.framing ?? .lines).frame(payload)
-    if !connection.isCorked { flush(id) }
-  }
-
-  private func flush(_ id: UInt64) {
-    guard let connection = connections[id] else { return }
-    var progress = false
-    while connection.unsent > 0 {
-      if connection.passing.first?.place == connection.sent {
-        guard pass(id, connection) else { break }
-        progress = true
-        continue
-      }
-      let end = connection.passing.first?.place ?? connection.output.count
-      let wrote = connection.output.withUnsafeBytes { bytes in
-        connection.socket.withRaw { raw in
-          Glibc.send(raw, bytes.baseAddress?.advanced(by: connection.sent), end - connection.sent, Int32(MSG_NOSIGNAL))
-        }
-      }
-      if wrote < 0 {
-        if lastErrorIsTemporary() { break }
-        drop(id)
-        return
-      }
-      connection.sent += wrote
-      progress = true
-    }
-    guard connections[id] != nil else { return }
-    if connection.unsent == 0 {
-      connection.output.removeAll(keepingCapacity: connection.output.count < 1 << 16)
-      connection.sent = 0
-      if connection.closing, connection.running == 0 {
-        drop(id)
-        return
-      }
-    }
-    if connection.unsent <= highWater(connection), !connection.waiting.isEmpty {
-      let waiting = connection.waiting
-      connection.waiting = []
-      for continuation in waiting { continuation.resume() }
-    }
-    if connection.unsent <= Self.noticeWater { wakePatient(connection) }
-    updateWriteDeadline(id, connection, progress: progress)
-    updateInterest(id, connection)
-  }
-
-  /// Sends what comes next with its descriptors; false: not now, or the connection is gone.
-  private func pass(_ id: UInt64, _ connection: Connection) -> Bool {
-    guard let first = connection.passing.first else { return false }
-    let end = connection.passing.count > 1 ? connection.passing[1].place : connection.output.count
-    do throws(SystemFault) {
-      let raws = first.descriptors.map { $0.withRaw { $0 } }
-      let bytes = connection.output[connection.sent..<end]
-      connection.sent += try connection.socket.withRaw { (raw) throws(SystemFault) in
-        try UnixSocket.send(raw, bytes, descriptors: raws)
-      }
-      connection.passing.removeFirst()
-      return true
-    } catch {
-      // Too many descriptors are under way to those who do not take them (ETOOMANYREFS): it has had its time by then.
-      if error.code != EAGAIN { drop(id) }
-      return false
-    }
-  }
-
-  private func updateInterest(_ id: UInt64, _ connection: Connection) {
-    guard connections[id] != nil else { return }
-    var interest: EventLoop.Interest = []
-    if connection.unsent > 0 { interest.insert(.write) }
-    let busy =
-      connection.running >= Self.inFlight || connection.unsent >= highWater(connection)
-      || connection.passing.count >= Self.unsentDescriptors || isHeld(connection)
-    if !busy, !connection.closing { interest.insert(.read) }
-    connection.socket.withRaw { loop.setInterest($0, interest) }
-  }
-
   /// Tells the peer why, then closes once that is written.
-  private func refuse(_ id: UInt64, _ connection: Connection, _ failure: RPCFailure) {
+  func refuse(_ id: UInt64, _ connection: Connection, _ failure: RPCFailure) {
     write(Outgoing.failure(nil, failure), id)
     closeSoon(id, connection)
   }
 
-  private func drop(_ id: UInt64) {
+  func drop(_ id: UInt64) {
     guard let connection = connections.removeValue(forKey: id) else { return }
     connection.socket.withRaw { loop.unwatch($0) }
     if let timer = connection.deadline { loop.cancel(timer) }
@@ -624,7 +281,7 @@ package actor RPCServer {
   }
 
   /// A peer that reads nothing for 10 s while its buffer is full is closed.
-  private func updateWriteDeadline(_ id: UInt64, _ connection: Connection, progress: Bool) {
+  func updateWriteDeadline(_ id: UInt64, _ connection: Connection, progress: Bool) {
     let stalled = connection.unsent > highWater(connection)
     if let timer = connection.writeDeadline, progress || !stalled {
       loop.cancel(timer)
