@@ -69,18 +69,16 @@ actor Networks {
         .missing, "the external network \(name) does not exist", hint: "Make it, or leave it out of the policy")
     }
     // Containers of one network reach each other; no other network of ours does.
-    for attempt in 0..<8 {
-      let plan = await settings.fabric?.plan(name)
-      do throws(EngineFailure) {
-        _ = try await engine.createNetwork(spec(name, plan))
-        return
-      } catch {
-        // Another network of the engine's has these addresses, and is not up, or is somewhere that we do not see.
-        let overlaps = "\(error)".contains("overlap") || "\(error)".contains("already used")
-        guard overlaps, plan != nil, attempt < 7, await settings.fabric?.moveBlock(of: name) == true else {
-          throw HostFailure(error)
-        }
+    let plan = await settings.fabric?.plan(name)
+    do throws(EngineFailure) { _ = try await engine.createNetwork(spec(name, plan)) } catch {
+      // Another network of the engine's has these addresses, and is not up, or is somewhere that we do not see.
+      let overlaps = "\(error)".contains("overlap") || "\(error)".contains("already used")
+      guard overlaps, plan != nil, let block = try await settings.fabric?.giveUpBlock(of: name) else {
+        throw HostFailure(error)
       }
+      throw HostFailure(
+        .conflict, "the addresses of the network \(name), \(block), are another network's of the engine",
+        hint: "Start it again: it gets others")
     }
   }
 

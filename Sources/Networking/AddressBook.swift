@@ -10,6 +10,8 @@ struct AddressBook: Sendable, Equatable {
   }
 
   private(set) var networks: [String: Entry] = [:]
+  /// Blocks that an engine knows to be somebody else's, the newest last.
+  private(set) var avoided: [IPv4Block] = []
 
   /// Where blocks are taken from: 1024 of 61 apps each.
   static let pool = IPv4Block(IPv4(0x0AE7_0000), prefix: 16)
@@ -23,7 +25,7 @@ struct AddressBook: Sendable, Equatable {
   mutating func block(of network: String, taken: [IPv4Block], seed: UInt32) throws(Full) -> IPv4Block {
     if let known = networks[network] { return known.block }
     let count = UInt32(1) << UInt32(Self.prefix - Self.pool.prefix)
-    let used = taken + networks.values.map(\.block)
+    let used = taken + avoided + networks.values.map(\.block)
     for step in 0..<count {
       let place = (seed &+ step) % count
       let block = IPv4Block(IPv4(Self.pool.first.value + place << UInt32(32 - Self.prefix)), prefix: Self.prefix)
@@ -55,8 +57,13 @@ struct AddressBook: Sendable, Equatable {
     return found
   }
 
-  /// Gives up a block that cannot be used here.
-  mutating func forget(_ network: String) { networks[network] = nil }
+  /// Gives up a block that cannot be used here; the next one of the network is another.
+  mutating func avoid(blockOf network: String) {
+    guard let entry = networks.removeValue(forKey: network) else { return }
+    avoided.append(entry.block)
+    // What was somebody else's long ago may be free again.
+    if avoided.count > 64 { avoided.removeFirst() }
+  }
 
   // MARK: On disk
 
@@ -69,17 +76,17 @@ struct AddressBook: Sendable, Equatable {
       }
       document[name] = .object(["block": .string(entry.block.description), "addresses": .object(addresses)])
     }
-    return .object(["networks": .object(document)])
+    return .object(["networks": .object(document), "avoided": .array(avoided.map { .string($0.description) })])
   }
 
   /// What `json` says; entries that make no sense are left out, and get others.
   init(_ json: JSONValue) {
+    avoided = (json["avoided"]?.arrayValue ?? []).suffix(64).compactMap(Self.block)
     for (name, value) in json["networks"]?.objectValue ?? JSONObject() {
-      let parts = value["block"]?.stringValue?.split(separator: "/") ?? []
-      guard parts.count == 2, let first = IPv4(parts[0]), parts[1] == "\(Self.prefix)",
-        !networks.values.contains(where: { $0.block.overlaps(IPv4Block(first, prefix: Self.prefix)) })
+      guard let block = value["block"].flatMap(Self.block),
+        !networks.values.contains(where: { $0.block.overlaps(block) })
       else { continue }
-      var entry = Entry(block: IPv4Block(first, prefix: Self.prefix), addresses: [:])
+      var entry = Entry(block: block, addresses: [:])
       for (key, text) in value["addresses"]?.objectValue ?? JSONObject() {
         guard let address = text.stringValue.flatMap({ IPv4($0) }), address > entry.block.first,
           address < entry.block.last, !entry.addresses.values.contains(address)
@@ -88,5 +95,11 @@ struct AddressBook: Sendable, Equatable {
       }
       networks[name] = entry
     }
+  }
+
+  private static func block(_ json: JSONValue) -> IPv4Block? {
+    let parts = json.stringValue?.split(separator: "/") ?? []
+    guard parts.count == 2, let first = IPv4(parts[0]), parts[1] == "\(prefix)" else { return nil }
+    return IPv4Block(first, prefix: prefix)
   }
 }

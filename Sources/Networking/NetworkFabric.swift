@@ -192,8 +192,15 @@ package actor NetworkFabric {
     return book.networks[network].map { (Self.bridge(network, layout), $0.block) }
   }
 
-  /// An engine says that a network's block is taken by something it knows of: another is chosen, unless the network is in use.
-  package func moveBlock(of network: String) -> Bool { false }
+  /// An engine says that a network's block is somebody else's: whoever is admitted next gets another. Returns the block; nil: others are
+  /// on that network.
+  package func giveUpBlock(of network: String) throws(HostFailure) -> IPv4Block? {
+    let holders = runs.values.filter { run in run.place.interfaces.contains { $0.network == network } }
+    guard holders.count <= 1, let block = book.networks[network]?.block else { return nil }
+    book.avoid(blockOf: network)
+    try keepBook()
+    return block
+  }
 
   /// What a run was given; nil: it is on no network.
   package func place(_ key: String) -> NetworkPlace? { runs[key]?.place }

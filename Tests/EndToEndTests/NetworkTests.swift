@@ -216,6 +216,32 @@ enum Runner: String, CaseIterable, CustomTestStringConvertible {
     }
   }
 
+  @Test("addresses that another network of the engine's has are given up for others", arguments: Rig.available)
+  func overlap(_ rig: Rig) throws {
+    let instance = try Instance(engine: try #require(rig.socket))
+    defer { instance.end() }
+    try instance.write(
+      "app", "id: app\nimage: \(Rig.image)\nentry: [sleep, '1000']\nstop_grace_period: 1s\nnetworks: [shared]\n")
+    #expect(instance.up().code == 0)
+    func block() -> String {
+      let book = try? JSONValue(
+        parsing: [UInt8](Data(contentsOf: URL(fileURLWithPath: "\(instance.root)/state/networks.json"))))
+      return book?["networks"]?.objectValue?.first(where: { _ in true })?.value["block"]?.stringValue ?? ""
+    }
+    let first = block()
+    #expect(instance.run("stop", "app").code == 0)
+    eventually("its network is gone") { rig.networks(of: instance.id ?? "").isEmpty }
+    let name = "appsup-foreign-\(UInt32.random(in: 0 ... .max))"
+    let made = rig.send("/networks/create", #"{"Name":"\#(name)","IPAM":{"Config":[{"Subnet":"\#(first)"}]}}"#)
+    defer { rig.send("/networks/\(name)", nil) }
+    #expect(made.contains("Id") || made.contains("id"), "\(made)")
+    let refused = instance.run("start", "app")
+    let again = refused.code == 0 ? refused : instance.run("start", "app")
+    #expect(again.code == 0, "\(refused.err) \(again.err)")
+    #expect(refused.code == 0 || refused.err.contains("are another network's"), "\(refused.err)")
+    #expect(instance.app("app")?["state"] == "running" && block() != first)
+  }
+
   @Test("doctor names another firewall that drops what native apps send, and how to let it through")
   func otherFirewall() throws {
     let world = try World(apart: true)

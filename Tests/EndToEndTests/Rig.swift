@@ -48,6 +48,16 @@ enum Rig: String, CaseIterable, CustomTestStringConvertible {
     return try? JSONValue(parsing: Array(answer.out.utf8), limits: .engine)
   }
 
+  /// `POST` of a document at the engine itself, or, without one, `DELETE`; what it answers.
+  @discardableResult
+  func send(_ path: String, _ document: String?) -> String {
+    guard let socket else { return "" }
+    let what = document.map { ["-H", "Content-Type: application/json", "-d", $0] } ?? ["-X", "DELETE"]
+    return Shell.run(
+      ["curl", "-s", "--max-time", "20", "--unix-socket", socket] + what + ["http://engine/v1.41\(path)"]
+    ).out
+  }
+
   /// Containers of an instance, ended ones included.
   func containers(of instance: String) -> [JSONValue] {
     let filter = #"{"label":["io.appsupervisor.instance=\#(instance)"]}"#

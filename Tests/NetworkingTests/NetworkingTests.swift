@@ -37,6 +37,17 @@ import Testing
     #expect(throws: AddressBook.Full.blocks) { try book.block(of: "a", taken: [AddressBook.pool], seed: 3) }
   }
 
+  @Test("a block that is somebody else's is not chosen again, whatever else is forgotten") func avoided() throws {
+    var book = AddressBook()
+    let first = try book.block(of: "one", taken: [], seed: 7)
+    book.avoid(blockOf: "one")
+    book.avoid(blockOf: "unknown")
+    var again = AddressBook(try JSONValue(parsing: Array(book.json.text.utf8)))
+    #expect(again == book && again.networks.isEmpty)
+    #expect(try !again.block(of: "one", taken: [], seed: 7).overlaps(first))
+    #expect(try !again.block(of: "two", taken: [], seed: 7).overlaps(first))
+  }
+
   @Test("a damaged file gives nobody an address twice") func damaged() throws {
     let text =
       #"{"networks": {"a": {"block": "10.231.0.0/26", "addresses": {"x": "10.231.0.5", "y": "10.231.0.5", "z": "9.9.9.9"}}, "b": {"block": "10.231.0.0/26"}, "c": {"block": "0.0.0.0/0"}}}"#
