@@ -4,17 +4,20 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <linux/securebits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -136,6 +139,26 @@ int cl_set_file_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t c
   int isSet = (uint32_t)syscall(SYS_setfsgid, -1) == gid && (uint32_t)syscall(SYS_setfsuid, -1) == uid;
   return isSet ? 0 : -EPERM;
 }
+
+int cl_set_effective_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count) {
+  if (syscall(SYS_setgroups, count, groups) < 0) return -errno;
+  if (syscall(SYS_setresgid, -1, gid, -1) < 0 || syscall(SYS_setresuid, -1, uid, -1) < 0) return -errno;
+  uint32_t real, effective, saved, effective_group;
+  if (syscall(SYS_getresuid, &real, &effective, &saved) < 0) return -errno;
+  if (syscall(SYS_getresgid, &real, &effective_group, &saved) < 0) return -errno;
+  int is_set = effective == uid && effective_group == gid && (uint32_t)syscall(SYS_setfsgid, -1) == gid &&
+               (uint32_t)syscall(SYS_setfsuid, -1) == uid;
+  return is_set ? 0 : -EPERM;
+}
+
+int cl_file_system(int fd, int64_t *type) {
+  struct statfs status;
+  if (fstatfs(fd, &status) < 0) return -errno;
+  *type = status.f_type;
+  return 0;
+}
+
+int cl_keep_capabilities(void) { return prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ? -errno : 0; }
 
 static int signal_descriptor(const int *signals, int count) {
   sigset_t set;

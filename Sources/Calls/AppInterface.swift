@@ -23,9 +23,8 @@ package actor AppInterface: AppDoors {
 
   let loop: EventLoop
   /// Where apps' files are worked on: few, because a disk does not get faster by more.
-  let workers = Workers(name: "app-files", most: 4) { () throws(SystemFault) in try AppFiles.prepareThread() }
-  /// Made with the first app that asks for its files.
-  var viewer: Viewer?
+  let workers: Workers
+  let viewer: Viewer
   let store: Store
   let log: Logger
   /// The instance's folder `run`.
@@ -49,7 +48,10 @@ package actor AppInterface: AppDoors {
     run: String, version: String, store: Store, decisions: [StoredDecision], parents: [AppID: String], log: Logger
   ) throws(SystemFault) {
     children = parents.compactMapValues { Parent($0) }
-    loop = try EventLoop(name: "apps")
+    let loop = try EventLoop(name: "apps")
+    self.loop = loop
+    workers = Workers(name: "app-files", most: 4, on: loop) { () throws(SystemFault) in try AppFiles.prepareThread() }
+    viewer = Viewer(on: loop)
     self.run = run
     self.version = version
     self.store = store
@@ -59,6 +61,7 @@ package actor AppInterface: AppDoors {
 
   deinit {
     workers.stop()
+    viewer.stop()
     loop.stop()
   }
 

@@ -2,6 +2,7 @@ internal import Linux
 internal import Model
 internal import RPC
 internal import Storage
+internal import Synchronization
 
 /// One instance of an app as a caller: what it may do, and what it has asked for so far.
 final class Caller: @unchecked Sendable {
@@ -18,6 +19,10 @@ final class Caller: @unchecked Sendable {
   /// The call that begins now is such a use.
   var usesOnce = false
   var files = CallerFiles()
+  /// It has ended: what waits to be done for it is not.
+  let isGone = Atomic<Bool>(false)
+  /// Changes with its rights, but for a use that is used up.
+  private(set) var version = 0
   /// Denials that were not written, by call.
   private var unwritten: [String: Int64] = [:]
   /// Denials written in this second.
@@ -45,6 +50,7 @@ final class Caller: @unchecked Sendable {
 
   /// Takes the rights of its policy and what was decided beside it.
   func settle(_ decisions: [StoredDecision]) {
+    version += 1
     rights = RightSet()
     for permission in policy.permissions.granted { rights.grant(permission, .policy) }
     for permission in policy.permissions.denied { rights.deny(permission, .policy) }
@@ -109,9 +115,13 @@ final class Caller: @unchecked Sendable {
   private func entry(
     _ now: WallTime, _ call: String, _ object: String?, _ asked: String, _ rule: String?, _ allowed: Bool
   ) -> StoredAudit {
-    StoredAudit(
-      time: now, app: instance.app, generation: instance.generation, call: call, object: object, permission: asked,
-      rule: rule, allowed: allowed)
+    // A path may have 4 KiB, and an app may ask for many.
+    func short(_ text: String) -> String {
+      text.utf8.count <= 256 ? text : String(decoding: text.utf8.prefix(250), as: UTF8.self) + "…"
+    }
+    return StoredAudit(
+      time: now, app: instance.app, generation: instance.generation, call: call, object: object.map(short),
+      permission: short(asked), rule: rule, allowed: allowed)
   }
 
   private func isWorthWriting(_ now: WallTime) -> Bool {

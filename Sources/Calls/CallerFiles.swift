@@ -15,23 +15,25 @@ final class ViewedProcess: Sendable {
 }
 
 /// A thread that looks at the mounts of apps' processes. It has a root of its own, and does nothing else.
-actor Viewer {
-  private nonisolated let loop: EventLoop
-  nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
-  private var isPrepared = false
+struct Viewer: Sendable {
+  private let thread: Workers
 
-  init() throws(SystemFault) { loop = try EventLoop(name: "app-views") }
-
-  deinit { loop.stop() }
+  init(on loop: EventLoop) {
+    thread = Workers(name: "app-views", most: 1, on: loop) { () throws(SystemFault) in try Namespaces.ownRoot() }
+  }
 
   /// ESRCH: it has ended, or is in another cgroup.
-  func look(at pid: Int32, in cgroup: String) throws(SystemFault) -> ViewedProcess {
-    if !isPrepared { try Namespaces.ownRoot() }
-    isPrepared = true
-    let process = try Pidfd(of: pid, in: cgroup)
-    let view = try AppView(of: process)
-    return ViewedProcess(process, view)
+  func look(at pid: Int32, in cgroup: String) async throws(SystemFault) -> ViewedProcess {
+    try await thread.run(0) { () -> Result<ViewedProcess, SystemFault> in
+      do throws(SystemFault) {
+        let process = try Pidfd(of: pid, in: cgroup)
+        let view = try AppView(of: process)
+        return .success(ViewedProcess(process, view))
+      } catch { return .failure(error) }
+    }.get()
   }
+
+  func stop() { thread.stop() }
 }
 
 /// A file that an app has open here, by a number.
@@ -48,6 +50,8 @@ struct OpenHandle: Sendable {
 struct CallerFiles {
   static let mostHandles = 64
   private static let mostRevoked = 1024
+  /// Processes whose view of files is kept: each takes some descriptors.
+  static let mostProcesses = 16
 
   /// Where paths begin that do not begin with a slash.
   var folder = AppPath.root
@@ -101,6 +105,12 @@ struct CallerFiles {
     for watched in watches.values where !rights.allows(.fileRead, watched.path.description) {
       watched.end(revoked: true)
     }
+  }
+
+  /// One whose view can be let go of, and is made again when it asks again; nil: all of them have handles.
+  var idleProcess: Int32? {
+    let busy = Set(handles.values.map(\.process))
+    return processes.keys.first { !busy.contains($0) }
   }
 
   mutating func leave(_ process: Int32) {

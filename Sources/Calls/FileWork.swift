@@ -4,6 +4,7 @@ internal import Linux
 internal import Model
 internal import RPC
 internal import Storage
+internal import Synchronization
 
 /// What a call does to files: the rights it takes on the paths as they were written, and the work, on a thread that has the app's ids.
 struct FileJob: Sendable {
@@ -28,15 +29,27 @@ extension AppInterface {
   nonisolated func begin(_ job: FileJob, _ call: String, _ caller: Caller, _ arguments: Arguments) throws(RPCFailure)
     -> RPCAnswer
   {
-    let audits = try judge(job.rights, call, caller)
+    // With what was granted for this one use.
     let rules = caller.rights
+    let version = caller.version
+    let audits = try judge(job.rights, call, caller)
     let asked = job.rights.first?.path
     return .later { () throws(RPCFailure) in
       try await self.keep(audits)
-      guard job.isLarge else { return try await self.work(call, asked, caller, arguments, rules, job.work) }
-      return try await self.inTurn(caller, arguments) { () throws(RPCFailure) in
-        try await self.work(call, asked, caller, arguments, rules, job.work)
+      let body = { @Sendable () async throws(RPCFailure) -> JSONValue in
+        let result = try await self.work(call, asked, caller, arguments, rules, job.work)
+        try await self.confirm(job.rights, since: version, caller)
+        return result
       }
+      return job.isLarge ? try await self.inTurn(caller, arguments, body) : try await body()
+    }
+  }
+
+  /// What was taken away since it was asked for is not answered.
+  func confirm(_ rights: [(right: Right, path: AppPath)], since version: Int, _ caller: Caller) throws(RPCFailure) {
+    guard caller.version != version else { return }
+    for (right, path) in rights where !caller.rights.allows(right, path.description) {
+      throw RPCFailure(.revoked, "the right to \(path) was taken away meanwhile")
     }
   }
 
@@ -88,6 +101,9 @@ extension AppInterface {
     do throws(SystemFault) {
       outcome = try await workers.run(UInt64(UInt(bitPattern: ObjectIdentifier(caller)))) {
         () -> Swift.Result<Result, FileProblem> in
+        if caller.isGone.load(ordering: .relaxed) {
+          return .failure(.refused(.conflict, "the app has ended", hint: nil))
+        }
         do throws(SystemFault) {
           try AppFiles.assume(uid: peer.uid, gid: peer.gid, groups: peer.groups)
         } catch { return .failure(.system(error)) }
@@ -111,6 +127,14 @@ extension AppInterface {
     let made = try await look(at: peer.pid, caller.cgroup)
     // Another call of the same process may have come first meanwhile.
     if let known = caller.files.processes[peer.pid], known.process.isAlive { return known }
+    if caller.files.processes.count >= CallerFiles.mostProcesses, caller.files.processes[peer.pid] == nil {
+      guard let idle = caller.files.idleProcess else {
+        throw RPCFailure(
+          .quota, "\(CallerFiles.mostProcesses) processes of the app have files open here",
+          data: .object(["limit": .count(CallerFiles.mostProcesses), "hint": "close handles with fs.close"]))
+      }
+      leave(idle, caller)
+    }
     do throws(SystemFault) {
       try made.process.withRaw { (raw) throws(SystemFault) in
         try loop.watch(raw, .read) { [weak self, weak caller] _ in
@@ -127,8 +151,6 @@ extension AppInterface {
 
   private func look(at pid: Int32, _ cgroup: String) async throws(RPCFailure) -> ViewedProcess {
     do throws(SystemFault) {
-      if viewer == nil { viewer = try Viewer() }
-      guard let viewer else { throw SystemFault(call: "open", subject: "\(pid)", code: ESRCH) }
       return try await viewer.look(at: pid, in: cgroup)
     } catch {
       guard error.code == ESRCH else {
@@ -146,6 +168,7 @@ extension AppInterface {
 
   /// Lets go of all that an instance holds of its files.
   func leaveFiles(_ caller: Caller) {
+    caller.isGone.store(true, ordering: .relaxed)
     for pid in caller.files.processes.keys { leave(pid, caller) }
   }
 

@@ -85,13 +85,16 @@ private func open(_ interface: AppInterface, _ caller: Caller, _ arguments: Argu
     throw RPCFailure(.invalidParameters, "flags is r, w, a or x, or one of them with +")
   }
   let mode = try arguments.mode("mode", default: 0o644)
-  let audits = try interface.judge(how.rights.map { ($0, path) }, "fs.open", caller)
   let rules = caller.rights
+  let version = caller.version
+  let audits = try interface.judge(how.rights.map { ($0, path) }, "fs.open", caller)
   let opened = { @Sendable () async throws(RPCFailure) -> OpenHandle in
     try await interface.keep(audits)
     let (file, real, rights) = try await interface.work("fs.open", path, caller, arguments, rules) {
       (files) throws(FileProblem) in try files.open(path, how, mode: mode)
     }
+    // What was taken away meanwhile is taken away from this one, too.
+    try await interface.confirm(rights.map { ($0, real) }, since: version, caller)
     return OpenHandle(file: file, path: real, rights: rights, process: arguments.peer.pid)
   }
   if try arguments.flag("handle") {
@@ -107,10 +110,6 @@ private func open(_ interface: AppInterface, _ caller: Caller, _ arguments: Argu
 
 extension AppInterface {
   fileprivate func hold(_ handle: OpenHandle, _ caller: Caller) throws(RPCFailure) -> JSONValue {
-    // What was taken away meanwhile is taken away from this one, too.
-    guard handle.rights.allSatisfy({ caller.rights.allows($0, handle.path.description) }) else {
-      throw RPCFailure(.revoked, "the right to \(handle.path) was taken away meanwhile")
-    }
     return .object(["handle": .integer(try caller.files.add(handle)), "path": .string(handle.path.description)])
   }
 }

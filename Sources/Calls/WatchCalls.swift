@@ -15,13 +15,15 @@ let watchCalls: [Call] = [
   ) { (interface, caller, arguments) throws(RPCFailure) in
     let path = try arguments.path("path", caller)
     let time = try arguments.duration("timeout_ms")
-    let audits = try interface.judge([(.fileRead, path)], "fs.watch", caller)
     let rules = caller.rights
+    let version = caller.version
+    let audits = try interface.judge([(.fileRead, path)], "fs.watch", caller)
     return .later { () throws(RPCFailure) in
       try await interface.keep(audits)
       let (watch, real) = try await interface.work("fs.watch", path, caller, arguments, rules) {
         (files) throws(FileProblem) in try files.watch(path)
       }
+      try await interface.confirm([(.fileRead, real)], since: version, caller)
       return try await interface.follow(watch, real, caller, arguments.call, time)
     }
   },

@@ -9,7 +9,9 @@ extension AppCgroup {
     do throws(SystemFault) {
       switch memory.version {
       case .v2:
-        let amount = bytes ?? number(memory.path, "memory.current") ?? 0
+        // Asked for more than there is, the kernel looks for it as long as the app makes new.
+        let used = number(memory.path, "memory.current") ?? 0
+        let amount = min(bytes ?? used, used)
         try File.write("\(memory.path)/memory.reclaim", String(amount))
       // It takes all it finds: there is nothing less to ask for.
       case .v1:

@@ -43,13 +43,15 @@ package struct AppFiles: Sendable {
 
   /// For a thread on which nothing but `AppFiles` runs: it can take on ids, and has no other power, from now on.
   package static func prepareThread() throws(SystemFault) {
+    guard geteuid() == 0 else { return try Privileges.setCapabilities(0, ambient: false) }
+    try FileIdentity.keepCapabilities()
     // CAP_SETGID, CAP_SETUID.
-    try Privileges.setCapabilities(geteuid() == 0 ? 1 << 6 | 1 << 7 : 0, ambient: false)
+    try Privileges.setCapabilities(1 << 6 | 1 << 7, ambient: false)
   }
 
-  /// The calling thread opens and makes files as this user until it assumes another.
+  /// The calling thread is this user, but for who may signal it, until it assumes another.
   package static func assume(uid: UInt32, gid: UInt32, groups: [UInt32]) throws(SystemFault) {
-    try FileIdentity.assume(Policy.Loader(uid: uid, gid: gid, groups: groups))
+    try FileIdentity.become(Policy.Loader(uid: uid, gid: gid, groups: groups))
   }
 
   /// Something found, held open as a place.

@@ -16,7 +16,13 @@ package final class AppView: Sendable {
   /// there for who asks here.
   private static let kinds: Set<String> = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "zfs", "overlay", "aufs", "tmpfs", "ramfs", "squashfs",
-    "erofs", "iso9660", "vfat", "exfat", "ntfs3", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs",
+    "erofs", "iso9660", "vfat", "exfat", "ntfs3", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p",
+  ]
+  /// The same by statfs(2), for a mount may have taken another's number since the table was read. virtiofs shows as FUSE.
+  private static let magics: Set<Int64> = [
+    0xEF53, 0x5846_5342, 0x9123_683E, 0xCA45_1A4E, 0xF2F5_2010, 0x2FC1_2FC1, 0x794C_7630, 0x6175_6673, 0x0102_1994,
+    0x8584_58F6, 0x7371_7368, 0xE0F5_E1E2, 0x9660, 0x4D44, 0x2011_BAB0, 0x7366_746E, 0x6969, 0xFF53_4D42, 0xFE53_4D42,
+    0x00C3_6400, 0x0102_1997,
   ]
   private static let kernels = ["proc", "sys", "dev"]
 
@@ -103,7 +109,10 @@ package final class AppView: Sendable {
         target.steps.isEmpty ? "." : target.steps.joined(separator: "/"), in: raw, [.inRoot, .noLinks, .noMagicLinks])
     }
     let number = try place.withRaw { (raw) throws(SystemFault) in try OpenFile.mount(raw) }
-    guard let mount = candidates.first(where: { $0.number == number }), Self.holdsFiles(mount) else { throw missing }
+    let kind = try place.withRaw { (raw) throws(SystemFault) in try OpenFile.fileSystem(raw) }
+    guard let mount = candidates.first(where: { $0.number == number }), Self.holdsFiles(mount),
+      Self.magics.contains(kind & 0xFFFF_FFFF) || mount.type == "folder"
+    else { throw missing }
     let shared = SharedDescriptor(place)
     roots.withLock { $0[number] = shared }
     return (mount, shared, rest)

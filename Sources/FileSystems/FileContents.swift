@@ -172,7 +172,10 @@ extension AppFiles {
     let found = try find(path, [.fileRead], last: follow)
     let status = found.status
     func nanoseconds(_ time: timespec) -> JSONValue {
-      .integer(Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+      // A file may say that it is of any time.
+      let (whole, isOver) = Int64(time.tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
+      let (sum, isOverToo) = whole.addingReportingOverflow(Int64(time.tv_nsec))
+      return .integer(isOver || isOverToo ? (time.tv_sec < 0 ? .min : .max) : sum)
     }
     return .object([
       "path": .string(found.path.description), "type": .string(found.kind), "size": .integer(Int64(status.st_size)),

@@ -19,6 +19,8 @@ extension AppFiles {
     var limit: Int
     var found: [JSONValue] = []
     var looked = 0
+    /// Names that were read, of which those of all folders on the way are kept.
+    var named = 0
     var searched = 0
     var told = 0
     var isWhole = true
@@ -47,9 +49,15 @@ extension AppFiles {
   }
 
   private func look(in folder: Int32, _ path: AppPath, depth: Int, _ search: inout Search) throws(FileProblem) {
-    let (names, isAll) = try system { () throws(SystemFault) in
-      try FolderNames.page(of: folder, after: [], limit: Self.mostLooked, path.description)
+    let rest = Self.mostLooked - search.named
+    guard rest > 0 else {
+      search.isWhole = false
+      return
     }
+    let (names, isAll) = try system { () throws(SystemFault) in
+      try FolderNames.page(of: folder, after: [], limit: rest, path.description)
+    }
+    search.named += names.count
     if !isAll { search.isWhole = false }
     for bytes in names {
       guard search.found.count < search.limit, search.told <= Self.mostTold else { return }

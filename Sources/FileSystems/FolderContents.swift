@@ -177,10 +177,14 @@ extension AppFiles {
         _ = try check("statvfs", "\(mount.target)") { fstatvfs(raw, &status) }
       }
     }
-    let unit = UInt64(status.f_frsize)
+    // Whatever a file system says.
+    func bytes(_ blocks: UInt64) -> JSONValue {
+      let (product, isOver) = blocks.multipliedReportingOverflow(by: UInt64(status.f_frsize))
+      return .count(isOver ? .max : product)
+    }
     return .object([
-      "mount": .string(mount.target.description), "size": .count(UInt64(status.f_blocks) * unit),
-      "free": .count(UInt64(status.f_bavail) * unit), "files": .count(UInt64(status.f_files)),
+      "mount": .string(mount.target.description), "size": bytes(UInt64(status.f_blocks)),
+      "free": bytes(UInt64(status.f_bavail)), "files": .count(UInt64(status.f_files)),
       "free_files": .count(UInt64(status.f_ffree)),
     ])
   }
@@ -222,7 +226,7 @@ enum FolderNames {
       }
       guard name != [46], name != [46, 46], after.lexicographicallyPrecedes(name) else { continue }
       names.append(name)
-      if names.count >= 4 * (limit + 1) { cut() }
+      if names.count > limit + limit / 4 + 1024 { cut() }
     }
     cut()
     let isAll = names.count <= limit

@@ -10,6 +10,19 @@ package enum FileIdentity {
     try checkShim("setfsuid", "\(user.uid)") { cl_set_file_ids(user.uid, user.gid, user.groups, user.groups.count) }
   }
 
+  /// The same for all that a thread does, not only its files; what is counted by user counts as theirs. For one that `keepCapabilities`
+  /// was called on.
+  package static func become(_ user: Policy.Loader) throws(SystemFault) {
+    try checkShim("setresuid", "\(user.uid)") {
+      cl_set_effective_ids(user.uid, user.gid, user.groups, user.groups.count)
+    }
+  }
+
+  /// The calling thread keeps its capabilities when it becomes somebody. Needs CAP_SETPCAP.
+  package static func keepCapabilities() throws(SystemFault) {
+    try checkShim("prctl", "PR_SET_SECUREBITS") { cl_keep_capabilities() }
+  }
+
   /// Runs `body` as `user` (nil: as it is), which must not suspend, and goes back to what this process is. A thread that could
   /// not go back ends the process: it must not go on as somebody else.
   package static func with<Result: ~Copyable>(

@@ -8,6 +8,13 @@ package enum OpenFile {
     UInt64(try checkShim("statx") { cl_mount_id(raw) })
   }
 
+  /// What kind of file system it lies in, as statfs(2) says.
+  package static func fileSystem(_ raw: Int32) throws(SystemFault) -> Int64 {
+    var kind: Int64 = 0
+    try checkShim("fstatfs") { cl_file_system(raw, &kind) }
+    return kind
+  }
+
   /// Opens what a place (O_PATH) stands for, and nothing else: no path is resolved again.
   package static func reopen(_ raw: Int32, _ flags: Int32, _ subject: String) throws(SystemFault) -> Descriptor {
     Descriptor(

@@ -3,12 +3,16 @@ internal import Glibc
 
 /// A few threads for work that may wait for a disk. What is given under one key runs one after the other, so whoever has much to do, or
 /// waits for a disk that does not answer, holds one thread and leaves the others to others.
+///
+/// These threads may be somebody else, or see other mounts, than the process they are of. A thread that one of them makes would be so
+/// too, and whoever wakes a task may make one for it: so outcomes are handed over to an event loop, whose thread wakes the task.
 package final class Workers: @unchecked Sendable {
   // SAFETY: everything below `lock` is touched only while holding it.
 
   private typealias Job = () -> Void
 
   private let name: String
+  private let loop: EventLoop
   private let most: Int
   private let prepare: @Sendable () throws(SystemFault) -> Void
   private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -21,9 +25,11 @@ package final class Workers: @unchecked Sendable {
   private var isStopped = false
 
   /// At most `most` threads, made as they are needed; each runs `prepare` first, and no work if that fails. `name` (at most 15 bytes)
-  /// shows in /proc.
-  package init(name: String, most: Int, prepare: @escaping @Sendable () throws(SystemFault) -> Void) {
+  /// shows in /proc. Outcomes come by way of `loop`, which must live as long.
+  package init(name: String, most: Int, on loop: EventLoop, prepare: @escaping @Sendable () throws(SystemFault) -> Void)
+  {
     self.name = name
+    self.loop = loop
     self.most = most
     self.prepare = prepare
     pthread_mutex_init(lock, nil)
@@ -42,9 +48,11 @@ package final class Workers: @unchecked Sendable {
     -> Result
   {
     let made: Swift.Result<Result, SystemFault> = await withCheckedContinuation { continuation in
-      if let fault = give(key, { continuation.resume(returning: .success(body())) }) {
-        continuation.resume(returning: .failure(fault))
+      let fault = give(key) { [loop] in
+        let result = body()
+        loop.submit { continuation.resume(returning: .success(result)) }
       }
+      if let fault { continuation.resume(returning: .failure(fault)) }
     }
     return try made.get()
   }
@@ -61,12 +69,17 @@ package final class Workers: @unchecked Sendable {
     pthread_mutex_lock(lock)
     defer { pthread_mutex_unlock(lock) }
     guard !isStopped else { return SystemFault(call: "pthread_create", subject: name, code: ESHUTDOWN) }
-    // Those that wait may be meant for what stands there already.
-    if idle <= ready.count, threads < most, let fault = begin(), threads == 0 { return fault }
+    // Those that wait may be meant for what stands there already; so may the new one, by the time it has begun.
+    while idle <= ready.count, threads < most {
+      guard let fault = begin() else { continue }
+      guard threads > 0 else { return fault }
+      break
+    }
     if waiting[key] == nil {
       waiting[key] = [job]
       ready.append(key)
-      pthread_cond_signal(signal)
+      // Of all who wait, also for a thread to begin, one can take it.
+      pthread_cond_broadcast(signal)
     } else {
       waiting[key]?.append(job)
     }

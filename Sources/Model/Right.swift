@@ -117,9 +117,18 @@ package struct Permission: Sendable, Hashable, CustomStringConvertible {
 
   package var description: String { scope.map { "\(right.rawValue):\($0)" } ?? right.rawValue }
 
+  /// Nothing that could make one question to a person look like another.
+  private static func isVisible(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.properties.generalCategory {
+    case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator, .spaceSeparator:
+      false
+    default: true
+    }
+  }
+
   private static func isScope(_ text: String, _ kind: Right.ScopeKind) -> Bool {
     let isPlain =
-      (1...1024).contains(text.utf8.count) && text.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7F }
+      (1...1024).contains(text.utf8.count) && text.unicodeScalars.allSatisfy { isVisible($0) }
     guard isPlain else { return false }
     switch kind {
     case .whole: return false

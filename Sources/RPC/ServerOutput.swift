@@ -59,6 +59,11 @@ extension RPCServer {
         drop(id)
         return
       }
+    } else if connection.sent >= 1 << 16, connection.sent >= connection.unsent {
+      // What was sent is not kept for a peer that always leaves something.
+      connection.output.removeSubrange(..<connection.sent)
+      for index in connection.passing.indices { connection.passing[index].place -= connection.sent }
+      connection.sent = 0
     }
     if connection.unsent <= highWater(connection), !connection.waiting.isEmpty {
       let waiting = connection.waiting

@@ -120,6 +120,21 @@ private final class Place {
     #expect(Clock.monotonic() - start < 100_000_000)
   }
 
+  @Test("a file of any time is told of, and none ends the teller", arguments: [9_300_000_000, -9_300_000_000, 1 << 40])
+  func times(seconds: Int) throws {
+    let place = try Place()
+    let times = [timespec(tv_sec: seconds, tv_nsec: 5), timespec(tv_sec: seconds, tv_nsec: 999_999_999)]
+    #expect(utimensat(AT_FDCWD, "\(place.inside)/data/a/f", times, 0) == 0)
+    var status = stat()
+    #expect(stat("\(place.inside)/data/a/f", &status) == 0)
+    let told = try place.files.look(try AppPath("/data/a/f"), follow: true, uid: 0)
+    // What the disk keeps of it.
+    let (whole, isOver) = Int64(status.st_mtim.tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
+    #expect(
+      told["modified_ns"]?.integerValue
+        == (isOver ? (status.st_mtim.tv_sec < 0 ? .min : .max) : whole + Int64(status.st_mtim.tv_nsec)))
+  }
+
   @Test("nothing is changed through a link, and nothing made beside a right")
   func writes() throws {
     let place = try Place()
@@ -272,10 +287,17 @@ private final class Place {
 
   @Test("work of one key runs in its order, and one that waits holds up nobody else")
   func workers() async throws {
-    let workers = Workers(name: "test-files", most: 2) { () throws(SystemFault) in try AppFiles.prepareThread() }
+    let loop = try EventLoop(name: "test-loop")
+    defer { loop.stop() }
+    let workers = Workers(name: "test-files", most: 2, on: loop) { () throws(SystemFault) in
+      try AppFiles.prepareThread()
+    }
     defer { workers.stop() }
+    let own = geteuid()
     let held = DispatchSemaphore(value: 0)
     async let waits: Void = workers.run(1) { held.wait() }
+    // Whatever happens below, it does not wait for ever.
+    defer { held.signal() }
     for number in 0..<20 { #expect(try await workers.run(2) { number } == number) }
     // Root's power over files is gone there.
     let denied = try await workers.run(2) {
@@ -302,6 +324,14 @@ private final class Place {
         }
       }
       #expect(codes == [EACCES, 0, EACCES])
+    }
+    // Nobody who goes on afterwards is somebody else: not on a thread that was made meanwhile either.
+    for _ in 0..<200 {
+      async let one: Void = workers.run(3) { try? AppFiles.assume(uid: 54321, gid: 54321, groups: []) }
+      async let two = geteuid()
+      async let three = geteuid()
+      try await one
+      #expect(await [two, three, geteuid()] == [own, own, own])
     }
     held.signal()
     try await waits

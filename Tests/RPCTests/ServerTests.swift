@@ -230,6 +230,44 @@ private func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws ->
     await rig.end()
   }
 
+  @Test("a peer that reads, but always leaves something, costs no more than what it leaves")
+  func leavesSome() async throws {
+    let rig = try await Rig()
+    try await blocking {
+      func resident() -> Int {
+        let words = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8))?.split(separator: " ") ?? []
+        return words.count > 1 ? (Int(words[1]) ?? 0) * 4096 : 0
+      }
+      let text = String(repeating: "x", count: 32768)
+      let request = Array(#"{"jsonrpc":"2.0","id":1,"method":"now","params":["\#(text)"]}"#.utf8) + [10]
+      let peer = try rig.raw()
+      let first = try exchange(peer, String(decoding: request, as: UTF8.self)) { $0.hasSuffix("\n") }
+      let size = first.text.utf8.count
+      let before = resident()
+      try peer.withRaw { raw in
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        var owed = 0
+        var got = 0
+        while got < 256 << 20 {
+          while owed < 850 << 10 {
+            try writeAll(raw, request[...], "test")
+            owed += size
+          }
+          while owed > 650 << 10 {
+            var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+            guard poll(&wait, 1, 5000) > 0 else { throw POSIXError(.ETIMEDOUT) }
+            let count = read(raw, &chunk, chunk.count)
+            guard count > 0 else { throw POSIXError(.EPIPE) }
+            owed -= count
+            got += count
+          }
+        }
+      }
+      #expect(resident() - before < 64 << 20, "\((resident() - before) >> 20) MiB")
+    }
+    await rig.end()
+  }
+
   @Test("a thousand connections that come and go leave nothing behind")
   func churn() async throws {
     let rig = try await Rig()

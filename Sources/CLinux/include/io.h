@@ -24,6 +24,9 @@ int cl_pidfd_signal_group(int pidfd, int signal);
 // renameat2(2) with RENAME_NOREPLACE, through syscall(2).
 int cl_rename_new(int olddir, const char *oldname, int newdir, const char *newname);
 
+// f_type of fstatfs(2): <sys/vfs.h> is not imported.
+int cl_file_system(int fd, int64_t *type);
+
 // syncfs(2): behind _GNU_SOURCE.
 int cl_sync_files(int fd);
 
@@ -51,6 +54,11 @@ int cl_peer_credentials(int sock, pid_t *pid, uid_t *uid, gid_t *gid);
 int cl_peer_groups(int sock, uint32_t *groups, int capacity);
 // setgroups(2), setfsgid(2), setfsuid(2) of the calling thread alone: libc's setgroups changes every thread.
 int cl_set_file_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
+// The same with setresgid(2) and setresuid(2): the effective ids too, while real and saved ones stay, so that nobody with these ids may
+// signal or trace the thread. For one that was given to cl_keep_capabilities.
+int cl_set_effective_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
+// prctl(2), SECBIT_NO_SETUID_FIXUP of the calling thread: capabilities stay as they are whatever its ids become.
+int cl_keep_capabilities(void);
 
 // SIGINT, SIGTERM, SIGHUP and SIGWINCH blocked and readable from a signalfd(2), close-on-exec and non-blocking.
 int cl_terminal_signals(void);
